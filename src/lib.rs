@@ -1,0 +1,3 @@
+//! A hand-rolled Linux epoll reactor.
+
+#![deny(unsafe_code)]
