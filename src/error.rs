@@ -1,0 +1,96 @@
+//! Why something could not start.
+
+use std::fmt;
+use std::io;
+
+use crate::Addr;
+
+/// Why a server or a connection could not start. Each names the address or the operation, and
+/// keeps the kernel's word as its [source](std::error::Error::source).
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The text is not an address, or there is no such host.
+    Resolve {
+        /// The text as it was given.
+        address: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// `socket(2)`, `bind(2)` or `listen(2)` failed.
+    Listen {
+        /// The address asked for.
+        addr: Addr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A connection could not be made.
+    Connect {
+        /// The address asked for.
+        addr: Addr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A server was built without an address, a framing or a service.
+    Missing(&'static str),
+    /// A system call that only fails when the system is out of something.
+    System {
+        /// What was being done, as in "create an epoll instance".
+        operation: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// For `map_err`: names the operation that failed.
+    pub(crate) fn system(operation: &'static str) -> impl FnOnce(io::Error) -> Error {
+        move |source| Error::System { operation, source }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Resolve { address, source } => {
+                write!(f, "cannot resolve '{address}': {source}")
+            }
+            Error::Listen { addr, source } => {
+                write!(f, "cannot listen on {addr}: {source}{}", way_out(source))
+            }
+            Error::Connect { addr, source } => {
+                write!(f, "cannot connect to {addr}: {source}{}", way_out(source))
+            }
+            Error::Missing(what) => write!(f, "the server has no {what}"),
+            Error::System { operation, source } => {
+                write!(f, "cannot {operation}: {source}{}", way_out(source))
+            }
+        }
+    }
+}
+
+/// What to do about an error that people meet often.
+fn way_out(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => "; stop the other program or choose another port (0 for any)",
+        Some(libc::EACCES) => "; ports below 1024 need root or CAP_NET_BIND_SERVICE",
+        Some(libc::EADDRNOTAVAIL) => {
+            "; no such address on this machine, or no free port left towards this destination"
+        }
+        Some(libc::ECONNREFUSED) => "; is the server running?",
+        Some(libc::EMFILE | libc::ENFILE) => "; raise the limit on open files (ulimit -n)",
+        _ => "",
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Resolve { source, .. }
+            | Error::Listen { source, .. }
+            | Error::Connect { source, .. }
+            | Error::System { source, .. } => Some(source),
+            Error::Missing(_) => None,
+        }
+    }
+}

@@ -1,0 +1,564 @@
+//! The event loop: sources, timers and wakes, one turn at a time.
+//!
+//! [`Reactor::turn`] is the whole of it. A *source* is anything with a descriptor (`AsFd`): the
+//! reactor owns it and hands out a [`Token`] for it. What happens is told to a [`Handler`], which
+//! gets the reactor back to look sources up, add some, close some, and set deadlines.
+//!
+//! ```
+//! use std::io::{PipeReader, Read, Write};
+//! use std::time::Duration;
+//! use c10k::poller::{Interest, Readiness, Token};
+//! use c10k::{Handler, Reactor};
+//!
+//! /// Collects what comes out of a pipe, for as long as it is open.
+//! struct Collect(Vec<u8>);
+//!
+//! impl Handler<PipeReader> for Collect {
+//!     fn ready(&mut self, reactor: &mut Reactor<PipeReader>, token: Token, _: Readiness) {
+//!         let mut buffer = [0; 64];
+//!         let pipe = reactor.source_mut(token).expect("alive, or it would not be ready");
+//!         match pipe.read(&mut buffer) {
+//!             Ok(0) | Err(_) => reactor.stop(),
+//!             Ok(n) => self.0.extend_from_slice(&buffer[..n]),
+//!         }
+//!     }
+//! }
+//!
+//! let (reader, mut writer) = std::io::pipe()?;
+//! let mut reactor = Reactor::new()?;
+//! reactor.add(reader, Interest::READ)?;
+//!
+//! let writing = std::thread::spawn(move || writer.write_all(b"hello"));
+//! let mut collect = Collect(Vec::new());
+//! reactor.run(&mut collect)?;
+//! assert_eq!(collect.0, b"hello");
+//! # writing.join().unwrap()?;
+//! # Ok::<(), std::io::Error>(())
+//! ```
+
+use std::fmt;
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use crate::poller::{Epoll, Event, Interest, Poller, Readiness, Token};
+use crate::sys::{self, ConnectOptions, Connecting};
+use crate::waker::Waker;
+use crate::wheel::{self, Wheel};
+use crate::{Addr, Error};
+
+/// What a loop tells its owner. Each call gets the reactor, and names the source by its token.
+///
+/// A token whose source was closed is never delivered, not even by an event that the kernel had
+/// reported before it was closed.
+pub trait Handler<S: AsFd, P: Poller = Epoll> {
+    /// The source is ready, or has asked to be called [again](Reactor::again) (then the
+    /// readiness is [`Readiness::NONE`]).
+    fn ready(&mut self, reactor: &mut Reactor<S, P>, token: Token, readiness: Readiness);
+
+    /// An outbound connection ([`Reactor::connect`]) is established, or has failed or timed out.
+    /// One that failed is still there to be looked at and [closed](Reactor::close).
+    fn connected(&mut self, reactor: &mut Reactor<S, P>, token: Token, result: io::Result<()>) {
+        if result.is_err() {
+            reactor.close(token);
+        }
+    }
+
+    /// The [deadline](Reactor::set_deadline) of the source has passed. It is now unset.
+    fn deadline(&mut self, reactor: &mut Reactor<S, P>, token: Token) {
+        let _ = (reactor, token);
+    }
+
+    /// A [timer](Reactor::set_timer) has expired.
+    fn timer(&mut self, reactor: &mut Reactor<S, P>, timer: TimerId) {
+        let _ = (reactor, timer);
+    }
+
+    /// The turn is over: everything that was ready has been told.
+    fn turned(&mut self, reactor: &mut Reactor<S, P>) {
+        let _ = reactor;
+    }
+
+    /// A [`Waker`] was used.
+    fn woken(&mut self, reactor: &mut Reactor<S, P>) {
+        let _ = reactor;
+    }
+}
+
+/// A timer that belongs to no source. Stays unique for four billion timers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TimerId {
+    key: wheel::Key,
+    serial: u32,
+}
+
+/// How often the loop went round, and for what.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Turns {
+    /// Turns of the loop.
+    pub turns: u64,
+    /// Events that the poller reported.
+    pub events: u64,
+    /// Events dropped because their source had been closed earlier in the same turn.
+    pub stale: u64,
+}
+
+/// A source and what the loop knows of it.
+#[derive(Debug)]
+struct Slot<S> {
+    /// Tells this source from those that had the slot before.
+    generation: u32,
+    /// Its deadline in the wheel, or [`NO_DEADLINE`].
+    deadline: wheel::Key,
+    /// An outbound connection whose handshake is under way, and what to watch it for afterwards.
+    connecting: Option<Interest>,
+    source: S,
+}
+
+/// A turn longer than this is worth a warning: a service that blocks, or a machine that is full.
+const SLOW_TURN: Duration = Duration::from_millis(100);
+/// 0 is a sentinel of the wheel, never a timer.
+const NO_DEADLINE: wheel::Key = 0;
+/// Slot numbers that no source can have: tokens of the reactor's own.
+const WAKER_SLOT: u32 = u32::MAX;
+const TIMER_SLOT: u32 = u32::MAX - 1;
+
+impl Token {
+    fn pack(slot: u32, generation: u32) -> Token {
+        Token(u64::from(generation) << 32 | u64::from(slot))
+    }
+
+    fn slot(self) -> u32 {
+        self.0 as u32
+    }
+
+    fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+/// An event loop over sources of type `S`, waiting with the poller `P`.
+///
+/// It belongs to one thread; other threads reach it through its [`Waker`]. It must not be carried
+/// across a `fork(2)`, since parent and child would share one epoll instance.
+pub struct Reactor<S, P: Poller = Epoll> {
+    poller: P,
+    slots: Slab<Slot<S>>,
+    /// The generation of the next source.
+    generation: u32,
+    /// In milliseconds since `start`, rounded up: nothing fires early.
+    wheel: Wheel<Token>,
+    timer_serial: u32,
+    waker: Waker,
+    /// Sources with work left that the kernel will not mention again.
+    again: Vec<Token>,
+    /// Kept between turns for their capacity.
+    again_now: Vec<Token>,
+    events: Vec<Event>,
+    start: Instant,
+    now: Instant,
+    /// `now` in ticks of the wheel.
+    now_ms: u64,
+    counts: Turns,
+    stopped: bool,
+}
+
+impl<S: AsFd> Reactor<S> {
+    /// A loop that waits with epoll.
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE`, `ENOMEM`: it needs two descriptors, of an epoll instance and of an
+    /// eventfd.
+    pub fn new() -> io::Result<Self> {
+        Self::with_poller(Epoll::new()?)
+    }
+}
+
+impl<S: AsFd, P: Poller> Reactor<S, P> {
+    /// A loop that waits with the poller given, which watches nothing yet.
+    ///
+    /// # Errors
+    /// As for [`Reactor::new`].
+    pub fn with_poller(mut poller: P) -> io::Result<Self> {
+        let waker = Waker::new()?;
+        poller.add(waker.as_fd(), Token::pack(WAKER_SLOT, 0), Interest::READ)?;
+        let start = Instant::now();
+        Ok(Reactor {
+            poller,
+            slots: Slab::new(),
+            generation: 0,
+            wheel: Wheel::new(),
+            timer_serial: 0,
+            waker,
+            again: Vec::new(),
+            again_now: Vec::new(),
+            events: Vec::new(),
+            start,
+            now: start,
+            now_ms: 0,
+            counts: Turns::default(),
+            stopped: false,
+        })
+    }
+
+    /// One whole turn: waits for something to happen, at most `timeout_max`, and tells `handler`.
+    ///
+    /// # Errors
+    /// Whatever [`Poller::wait`] reports, which is a bug in the program.
+    pub fn turn<H>(&mut self, handler: &mut H, timeout_max: Option<Duration>) -> io::Result<()>
+    where
+        H: Handler<S, P>,
+    {
+        // 1. How long to sleep: until the first timer, and not at all with work left over.
+        let timeout = match self.again.is_empty() {
+            true => shorter(timeout_max, self.until_next_timer()),
+            false => Some(Duration::ZERO),
+        };
+
+        // 2. Wait. One reading of the clock serves the whole turn.
+        let mut events = mem::take(&mut self.events);
+        self.poller.wait(&mut events, timeout)?;
+        self.now = Instant::now();
+        self.now_ms = (self.now - self.start).as_millis() as u64;
+        self.counts.turns += 1;
+        self.counts.events += events.len() as u64;
+
+        // 3. What the kernel reports. The token names a source by slot and generation: if an
+        // earlier event of this batch had that source closed, the event is stale, and must not
+        // reach whoever has the slot (or the descriptor) by now.
+        for &Event { token, readiness } in &events {
+            match live(&mut self.slots, token) {
+                Some(slot) if slot.connecting.is_some() => self.finish_connect(handler, token),
+                Some(_) => handler.ready(self, token, readiness),
+                None if token.slot() == WAKER_SLOT => {
+                    self.waker.drain();
+                    handler.woken(self);
+                }
+                None => self.counts.stale += 1,
+            }
+        }
+        self.events = events;
+
+        // 4. Sources that had more to do than one turn's share. Those that ask again now have
+        // their next share in the next turn.
+        let mut again = mem::replace(&mut self.again, mem::take(&mut self.again_now));
+        for token in again.drain(..) {
+            if self.source(token).is_some() {
+                handler.ready(self, token, Readiness::NONE);
+            }
+        }
+        self.again_now = again;
+
+        // 5. Timers.
+        while let Some((key, token)) = self.wheel.expire(self.now_ms) {
+            self.expire(handler, key, token);
+        }
+        handler.turned(self);
+
+        let took = self.now.elapsed();
+        if took > SLOW_TURN {
+            log::warn!("one turn of the loop took {took:.1?}: every connection waited for it");
+        }
+        Ok(())
+    }
+
+    /// Takes turns until [`stop`](Reactor::stop) is called.
+    ///
+    /// # Errors
+    /// As for [`turn`](Reactor::turn).
+    pub fn run<H: Handler<S, P>>(&mut self, handler: &mut H) -> io::Result<()> {
+        while !mem::take(&mut self.stopped) {
+            self.turn(handler, None)?;
+        }
+        Ok(())
+    }
+
+    /// Has [`run`](Reactor::run) return after the turn under way.
+    pub fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    // ---- Sources ----
+
+    /// Takes a source in and starts to watch it.
+    ///
+    /// # Errors
+    /// Those of [`Poller::add`]; the source is dropped, which closes it.
+    pub fn add(&mut self, source: S, interest: Interest) -> io::Result<Token> {
+        self.insert(source, interest, None)
+    }
+
+    fn insert(
+        &mut self,
+        source: S,
+        interest: Interest,
+        connecting: Option<Interest>,
+    ) -> io::Result<Token> {
+        let entry = self.slots.vacant_entry();
+        let slot = u32::try_from(entry.key()).ok().filter(|&slot| slot < TIMER_SLOT);
+        let token = Token::pack(slot.expect("under 4 billion sources"), self.generation);
+        self.poller.add(source.as_fd(), token, interest)?;
+        entry.insert(Slot {
+            generation: self.generation,
+            deadline: NO_DEADLINE,
+            connecting,
+            source,
+        });
+        self.generation = self.generation.wrapping_add(1);
+        Ok(token)
+    }
+
+    /// Changes what a source is watched for.
+    ///
+    /// # Errors
+    /// Those of [`Poller::modify`]; `ENOENT` for a source that is not there.
+    pub fn modify(&mut self, token: Token, interest: Interest) -> io::Result<()> {
+        match live(&mut self.slots, token) {
+            Some(slot) => self.poller.modify(slot.source.as_fd(), token, interest),
+            None => Err(io::Error::from_raw_os_error(libc::ENOENT)),
+        }
+    }
+
+    /// Keeps a source but stops watching it, until [`resume`](Reactor::resume). Its deadline
+    /// stays.
+    ///
+    /// # Errors
+    /// Those of [`Poller::delete`]; `ENOENT` for a source that is not there.
+    pub fn pause(&mut self, token: Token) -> io::Result<()> {
+        match live(&mut self.slots, token) {
+            Some(slot) => self.poller.delete(slot.source.as_fd()),
+            None => Err(io::Error::from_raw_os_error(libc::ENOENT)),
+        }
+    }
+
+    /// Watches a paused source again.
+    ///
+    /// # Errors
+    /// Those of [`Poller::add`]; `ENOENT` for a source that is not there.
+    pub fn resume(&mut self, token: Token, interest: Interest) -> io::Result<()> {
+        match live(&mut self.slots, token) {
+            Some(slot) => self.poller.add(slot.source.as_fd(), token, interest),
+            None => Err(io::Error::from_raw_os_error(libc::ENOENT)),
+        }
+    }
+
+    /// Drops a source, which closes its descriptor. Its deadline is unset, and events already
+    /// reported for it are not delivered. Returns whether it was there.
+    ///
+    /// The descriptor must not have been duplicated, or epoll goes on watching it (`epoll(7)`);
+    /// take such a source out with [`remove`](Reactor::remove).
+    pub fn close(&mut self, token: Token) -> bool {
+        match self.take(token) {
+            Some(source) => {
+                if !P::FORGETS_CLOSED {
+                    let _ = self.poller.delete(source.as_fd());
+                }
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Stops watching a source and hands it back.
+    pub fn remove(&mut self, token: Token) -> Option<S> {
+        let source = self.take(token)?;
+        // It may be paused, and then it is not watched.
+        let _ = self.poller.delete(source.as_fd());
+        Some(source)
+    }
+
+    fn take(&mut self, token: Token) -> Option<S> {
+        self.clear_deadline(token);
+        live(&mut self.slots, token)?;
+        Some(self.slots.remove(token.slot() as usize).source)
+    }
+
+    /// The source of a token, unless it was closed.
+    pub fn source(&self, token: Token) -> Option<&S> {
+        let slot = self.slots.get(token.slot() as usize)?;
+        (slot.generation == token.generation()).then_some(&slot.source)
+    }
+
+    /// The source of a token, unless it was closed.
+    pub fn source_mut(&mut self, token: Token) -> Option<&mut S> {
+        live(&mut self.slots, token).map(|slot| &mut slot.source)
+    }
+
+    /// The tokens of all sources there are.
+    pub fn tokens(&self) -> impl Iterator<Item = Token> {
+        self.slots.iter().map(|(key, slot)| Token::pack(key as u32, slot.generation))
+    }
+
+    /// How many sources there are.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there is no source.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Has [`Handler::ready`] called for this source in the next turn, whatever the kernel says.
+    ///
+    /// For a source that stops before all is done so that others get their turn: with edge
+    /// triggering the kernel will not mention the rest again.
+    pub fn again(&mut self, token: Token) {
+        self.again.push(token);
+    }
+
+    // ---- Connecting ----
+
+    /// Starts an outbound connection. `make` gets the socket and makes the source of it;
+    /// [`Handler::connected`] says how it ended, by `timeout` at the latest, and then the source
+    /// is watched for `interest`.
+    ///
+    /// # Errors
+    /// [`Error::Connect`] for what is known at once; see [`sys::connect`].
+    pub fn connect(
+        &mut self,
+        addr: &Addr,
+        options: &ConnectOptions,
+        timeout: Duration,
+        interest: Interest,
+        make: impl FnOnce(OwnedFd) -> S,
+    ) -> Result<Token, Error> {
+        let failed = |source| Error::Connect { addr: addr.clone(), source };
+        let (fd, connecting) = sys::connect(addr, options).map_err(failed)?;
+        // The end of the handshake makes the socket writable; so is one that is connected
+        // already, and either way the handler is told from within a turn. Watching for the final
+        // interest from the start saves a system call for each connection.
+        let token =
+            self.insert(make(fd), interest | Interest::WRITE, Some(interest)).map_err(failed)?;
+        if connecting == Connecting::InProgress {
+            self.set_deadline(token, Instant::now() + timeout);
+        }
+        Ok(token)
+    }
+
+    /// The socket of a connection under way has something to say.
+    fn finish_connect<H: Handler<S, P>>(&mut self, handler: &mut H, token: Token) {
+        self.clear_deadline(token);
+        let slot = live(&mut self.slots, token).expect("the caller looked");
+        let interest = slot.connecting.take().expect("the caller looked");
+        let mut result = sys::take_error(slot.source.as_fd());
+        if result.is_ok() && !interest.contains(Interest::WRITE) {
+            result = self.poller.modify(slot.source.as_fd(), token, interest);
+        }
+        handler.connected(self, token, result);
+    }
+
+    // ---- Time ----
+
+    /// The time at which this turn began (`CLOCK_MONOTONIC`): read once a turn, so a long turn
+    /// lags behind.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Whole milliseconds from the making of the reactor to [`now`](Reactor::now), wrapping
+    /// after 49 days: a time stamp in four bytes, to subtract from another.
+    pub fn now_ms(&self) -> u32 {
+        self.now_ms as u32
+    }
+
+    /// Calls [`Handler::deadline`] for this source at `at`, within a millisecond and never early.
+    /// A source has one deadline: this replaces it. Nothing happens if the source is gone.
+    pub fn set_deadline(&mut self, token: Token, at: Instant) {
+        self.clear_deadline(token);
+        let tick = self.ticks_from(at);
+        if let Some(slot) = live(&mut self.slots, token) {
+            slot.deadline = self.wheel.insert(tick, token);
+        }
+    }
+
+    /// Unsets the deadline of a source, if it has one.
+    pub fn clear_deadline(&mut self, token: Token) {
+        if let Some(slot) = live(&mut self.slots, token) {
+            let key = mem::replace(&mut slot.deadline, NO_DEADLINE);
+            if key != NO_DEADLINE {
+                self.wheel.remove(key);
+            }
+        }
+    }
+
+    /// Calls [`Handler::timer`] at `at`, within a millisecond and never early.
+    pub fn set_timer(&mut self, at: Instant) -> TimerId {
+        let serial = self.timer_serial;
+        self.timer_serial = serial.wrapping_add(1);
+        let key = self.wheel.insert(self.ticks_from(at), Token::pack(TIMER_SLOT, serial));
+        TimerId { key, serial }
+    }
+
+    /// Cancels a timer. Returns whether it had yet to expire.
+    pub fn cancel_timer(&mut self, timer: TimerId) -> bool {
+        let token = Token::pack(TIMER_SLOT, timer.serial);
+        let armed = self.wheel.payload(timer.key) == Some(token);
+        if armed {
+            self.wheel.remove(timer.key);
+        }
+        armed
+    }
+
+    fn expire<H: Handler<S, P>>(&mut self, handler: &mut H, key: wheel::Key, token: Token) {
+        if token.slot() == TIMER_SLOT {
+            handler.timer(self, TimerId { key, serial: token.generation() });
+            return;
+        }
+        let slot = live(&mut self.slots, token).expect("closing a source unsets its deadline");
+        slot.deadline = NO_DEADLINE;
+        match slot.connecting.take() {
+            Some(_) => handler.connected(self, token, Err(io::ErrorKind::TimedOut.into())),
+            None => handler.deadline(self, token),
+        }
+    }
+
+    /// The first tick at which `at` has passed.
+    fn ticks_from(&self, at: Instant) -> u64 {
+        let nanos = at.saturating_duration_since(self.start).as_nanos();
+        u64::try_from(nanos.div_ceil(1_000_000)).unwrap_or(u64::MAX)
+    }
+
+    fn until_next_timer(&self) -> Option<Duration> {
+        // The last turn may have been long: this wants the time as it is.
+        let at = Duration::from_millis(self.wheel.next_tick()?);
+        Some(at.saturating_sub(self.start.elapsed()))
+    }
+
+    // ---- The rest ----
+
+    /// A handle with which any thread can wake this loop.
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    /// How often the loop went round.
+    pub fn counts(&self) -> Turns {
+        self.counts
+    }
+}
+
+/// The slot of a token, if its source is the one that the token was made for.
+fn live<S>(slots: &mut Slab<Slot<S>>, token: Token) -> Option<&mut Slot<S>> {
+    slots.get_mut(token.slot() as usize).filter(|slot| slot.generation == token.generation())
+}
+
+fn shorter(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+impl<S, P: Poller> fmt::Debug for Reactor<S, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reactor")
+            .field("sources", &self.slots.len())
+            .field("timers", &self.wheel.len())
+            .field("counts", &self.counts)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,20 @@
+//! The seam to the kernel: the only home of `unsafe` and of raw file descriptors.
+//!
+//! Each function here is one system call (or one option of one) with the accidents of C taken
+//! off: descriptors are [`OwnedFd`](std::os::fd::OwnedFd) and
+//! [`BorrowedFd`](std::os::fd::BorrowedFd), `EINTR` is retried, `EAGAIN` is an outcome rather
+//! than an error, and every descriptor is close-on-exec. What a call means is in its man page,
+//! which its documentation names.
+
+// The one module that may: each block says why it is sound.
+#![allow(unsafe_code)]
+
+mod process;
+mod socket;
+
+pub use process::{die_with_parent, pin_to_cpu, raise_fd_limit};
+pub use socket::{
+    ConnectOptions, Connecting, ListenOptions, Recv, accept, connect, listen, local_addr,
+    peer_addr, recv, send, set_io_timeout, set_linger, shutdown_both, shutdown_read,
+    shutdown_write, take_error,
+};
