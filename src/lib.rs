@@ -4,9 +4,14 @@
 
 mod addr;
 mod error;
+pub mod framing;
 pub mod poller;
 pub mod reactor;
+pub mod service;
+pub mod session;
 mod signals;
+#[cfg(feature = "json")]
+mod sum;
 pub mod sys;
 mod waker;
 mod wheel;
@@ -14,5 +19,6 @@ mod wheel;
 pub use addr::Addr;
 pub use error::Error;
 pub use reactor::{Handler, Reactor, TimerId};
+pub use session::Session;
 pub use signals::Signals;
 pub use waker::Waker;
