@@ -1,0 +1,127 @@
+//! A connection that blocks: one thread of control does nothing else.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use super::account_for_end;
+use crate::Session;
+use crate::framing::Framing;
+use crate::server::{Counters, LINGER};
+use crate::service::Service;
+use crate::sys::{self, Recv};
+
+/// How many bytes one read takes at most. Each connection has its own buffer here, so it is
+/// smaller than the event loop's one.
+const RECV_SIZE: usize = 16 * 1024;
+
+/// Serves one connection from here to its end.
+///
+/// `stopping` says whether the server has shut down the receiving side to stop it.
+///
+/// # Errors
+/// The connection is lost.
+pub(crate) fn serve<F: Framing, S: Service>(
+    fd: BorrowedFd<'_>,
+    session: &mut Session<F, S>,
+    idle_timeout: Option<Duration>,
+    counters: &Counters,
+    stopping: impl Fn() -> bool,
+) -> io::Result<()> {
+    let mut buffer = vec![0; RECV_SIZE];
+    let mut patience = Patience::new(fd, idle_timeout)?;
+    loop {
+        while session.wants_write() {
+            let sent = sys::send(fd, session.unsent())?;
+            if sent == 0 {
+                return idle(session, counters);
+            }
+            session.advance(sent);
+            counters.bytes_out.add(sent as u64);
+            patience.renew()?;
+        }
+        if session.wants_resume() {
+            counters.requests.add(session.resume() as u64);
+            continue;
+        }
+        if session.wants_shutdown() {
+            account_for_end(session, counters, fd);
+            sys::shutdown_write(fd)?;
+            session.shut_down();
+            patience = Patience::new(fd, Some(LINGER))?;
+        }
+        if session.is_done() {
+            if session.dropped_unfinished() {
+                counters.unfinished.add(1);
+            }
+            return Ok(());
+        }
+        let served = match sys::recv(fd, &mut buffer)? {
+            Recv::Data(n) => {
+                counters.bytes_in.add(n as u64);
+                session.receive(&buffer[..n])
+            }
+            Recv::Eof if stopping() && !session.is_closing() => {
+                // Not the peer's EOF but the server's: after the replies, FIN and no reset.
+                session.close();
+                0
+            }
+            Recv::Eof => session.receive_eof(),
+            Recv::WouldBlock => return idle(session, counters),
+        };
+        counters.requests.add(served as u64);
+        let in_time = if served > 0 { patience.renew()? } else { patience.spend()? };
+        if !in_time {
+            return idle(session, counters);
+        }
+    }
+}
+
+/// The time-out has run out. While lingering that is no more than an end.
+fn idle<F: Framing, S: Service>(session: &Session<F, S>, counters: &Counters) -> io::Result<()> {
+    if !session.is_closing() {
+        counters.idle_closed.add(1);
+    }
+    Ok(())
+}
+
+/// How long a blocking call may take: until the idle time-out after the last request, so that
+/// bytes that never make one do not prolong it.
+struct Patience<'a> {
+    fd: BorrowedFd<'a>,
+    timeout: Option<Duration>,
+    since: Instant,
+    /// The socket's own time-out is less than the whole.
+    shortened: bool,
+}
+
+impl<'a> Patience<'a> {
+    fn new(fd: BorrowedFd<'a>, timeout: Option<Duration>) -> io::Result<Patience<'a>> {
+        if timeout.is_some() {
+            sys::set_io_timeout(fd, timeout)?;
+        }
+        Ok(Patience { fd, timeout, since: Instant::now(), shortened: false })
+    }
+
+    /// A request was completed, or part of a reply was taken.
+    fn renew(&mut self) -> io::Result<bool> {
+        if self.timeout.is_some() {
+            self.since = Instant::now();
+            if self.shortened {
+                sys::set_io_timeout(self.fd, self.timeout)?;
+                self.shortened = false;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Something arrived that completed nothing: what is left of the time goes on running.
+    /// Returns whether any is.
+    fn spend(&mut self) -> io::Result<bool> {
+        let Some(timeout) = self.timeout else { return Ok(true) };
+        let left = timeout.saturating_sub(self.since.elapsed());
+        sys::set_io_timeout(self.fd, Some(left))?;
+        self.shortened = true;
+        Ok(!left.is_zero())
+    }
+}

@@ -1,0 +1,164 @@
+//! The event loop as a server: every connection is a source of one reactor.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Trigger;
+use super::connection::{Connection, Step, Workspace};
+use crate::Reactor;
+use crate::framing::Framing;
+use crate::poller::{Interest, Poller, Readiness, Token};
+use crate::server::{LINGER, Protocol, Serve, Shared, Source};
+use crate::service::Service;
+
+/// Serves connections from the loop that accepts them.
+pub(crate) struct EventLoop<F, M> {
+    protocol: Arc<Protocol<F, M>>,
+    shared: Arc<Shared>,
+    trigger: Trigger,
+    idle_timeout: Option<Duration>,
+    work: Workspace,
+}
+
+impl<F, M> EventLoop<F, M> {
+    pub(crate) fn new(
+        protocol: Arc<Protocol<F, M>>,
+        shared: Arc<Shared>,
+        trigger: Trigger,
+        idle_timeout: Option<Duration>,
+    ) -> EventLoop<F, M> {
+        EventLoop { protocol, shared, trigger, idle_timeout, work: Workspace::new() }
+    }
+}
+
+type Loop<F, S, P> = Reactor<Source<Connection<F, S>>, P>;
+
+impl<F, S, M, P> Serve<P> for EventLoop<F, M>
+where
+    F: Framing,
+    S: Service,
+    M: Fn() -> S,
+    P: Poller,
+{
+    type Connection = Connection<F, S>;
+    const NONBLOCKING: bool = true;
+
+    fn admit(&mut self, reactor: &mut Loop<F, S, P>, fd: OwnedFd) -> io::Result<()> {
+        let interest = match self.trigger {
+            Trigger::Edge => Interest::READ | Interest::WRITE | Interest::EDGE,
+            Trigger::Level => Interest::READ,
+        };
+        // The turn may have gone on for a while, but its time is near enough for this.
+        let connection = Connection::new(fd, self.protocol.session(), interest, reactor.now_ms());
+        let token = reactor
+            .add(Source::Connection(connection), interest)
+            .inspect_err(|error| self.shared.counters.error(error))?;
+        if let Some(timeout) = self.idle_timeout {
+            reactor.set_deadline(token, reactor.now() + timeout);
+        }
+        self.shared.counters.opened();
+        Ok(())
+    }
+
+    #[inline]
+    fn ready(&mut self, reactor: &mut Loop<F, S, P>, token: Token, readiness: Readiness) {
+        let now_ms = reactor.now_ms();
+        let Some(Source::Connection(connection)) = reactor.source_mut(token) else { return };
+        match connection.drive(readiness, now_ms, &mut self.work, &self.shared.counters) {
+            Ok(Step::Wait) => self.watch(reactor, token),
+            Ok(Step::Again) => reactor.again(token),
+            Ok(Step::Linger) => {
+                reactor.set_deadline(token, Instant::now() + LINGER);
+                reactor.again(token);
+            }
+            Ok(Step::Close) => self.close(reactor, token),
+            Err(error) => {
+                log::debug!("a connection is lost: {error}");
+                self.shared.counters.error(&error);
+                self.close(reactor, token);
+            }
+        }
+    }
+
+    /// Looks whether the connection has really been idle all the while: activity does not touch
+    /// its deadline, which would cost every request something.
+    fn deadline(&mut self, reactor: &mut Loop<F, S, P>, token: Token) {
+        let now_ms = reactor.now_ms();
+        let Some(Source::Connection(connection)) = reactor.source(token) else { return };
+        if !connection.session().is_closing()
+            && let Some(timeout) = self.idle_timeout
+        {
+            let idle = Duration::from_millis(now_ms.wrapping_sub(connection.active_ms).into());
+            if idle < timeout {
+                let at = reactor.now() + (timeout - idle);
+                reactor.set_deadline(token, at);
+                return;
+            }
+            self.shared.counters.idle_closed.add(1);
+        }
+        self.close(reactor, token);
+    }
+
+    fn drain(&mut self, reactor: &mut Loop<F, S, P>) {
+        for token in connections(reactor) {
+            if let Some(Source::Connection(connection)) = reactor.source_mut(token) {
+                connection.drain();
+                reactor.again(token);
+            }
+        }
+    }
+
+    fn cut_off(&mut self, reactor: &mut Loop<F, S, P>) {
+        for token in connections(reactor) {
+            self.close(reactor, token);
+        }
+    }
+}
+
+impl<F, S, M> EventLoop<F, M>
+where
+    F: Framing,
+    S: Service,
+    M: Fn() -> S,
+{
+    /// With level triggering, has the poller watch for what the connection now wants.
+    #[inline]
+    fn watch<P: Poller>(&mut self, reactor: &mut Loop<F, S, P>, token: Token) {
+        if self.trigger == Trigger::Edge {
+            return;
+        }
+        let Some(Source::Connection(connection)) = reactor.source_mut(token) else { return };
+        let interest = connection.interest();
+        if interest == connection.watched {
+            return;
+        }
+        connection.watched = interest;
+        if let Err(error) = reactor.modify(token, interest) {
+            self.shared.counters.error(&error);
+            self.close(reactor, token);
+        }
+    }
+
+    fn close<P: Poller>(&mut self, reactor: &mut Loop<F, S, P>, token: Token) {
+        let Some(Source::Connection(connection)) = reactor.source(token) else { return };
+        let counters = &self.shared.counters;
+        if connection.session().dropped_unfinished() {
+            counters.unfinished.add(1);
+        }
+        reactor.close(token);
+        counters.closed();
+    }
+}
+
+fn connections<F, S, P>(reactor: &Loop<F, S, P>) -> Vec<Token>
+where
+    F: Framing,
+    S: Service,
+    P: Poller,
+{
+    let is_connection =
+        |token: &Token| matches!(reactor.source(*token), Some(Source::Connection(_)));
+    reactor.tokens().filter(is_connection).collect()
+}

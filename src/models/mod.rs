@@ -1,0 +1,94 @@
+//! The ways to serve: the same sessions, and only the way of waiting differs.
+
+mod blocking;
+mod connection;
+mod event_loop;
+mod threads;
+
+use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
+
+use crate::framing::Framing;
+use crate::poller::Epoll;
+use crate::server::{Counters, Front, Server};
+use crate::service::Service;
+use crate::session::Ended;
+use crate::{Error, Session, sys};
+
+/// How a server waits for its connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Model {
+    /// One thread and an epoll instance: the reactor.
+    Epoll(Trigger),
+    /// A thread for each connection, blocked in `recv` most of the time.
+    Threads,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Model::Epoll(Trigger::Edge)
+    }
+}
+
+impl fmt::Display for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Model::Epoll(Trigger::Edge) => "epoll",
+            Model::Epoll(Trigger::Level) => "epoll (level)",
+            Model::Threads => "threads",
+        })
+    }
+}
+
+/// When epoll tells of a connection that is ready; see `epoll(7)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Trigger {
+    /// Once for each change. Watched for everything once and for all, a connection never needs
+    /// another `epoll_ctl`.
+    #[default]
+    Edge,
+    /// In each wait, for as long as it is so. What is watched for changes with what the session
+    /// wants.
+    Level,
+}
+
+/// Serves until stopped, in the way that the server's configuration says.
+pub(crate) fn run<F, S, M>(server: Server<F, M>) -> Result<(), Error>
+where
+    F: Framing + Send + Sync + 'static,
+    S: Service + Send + 'static,
+    M: Fn() -> S + Send + Sync + 'static,
+{
+    let Server { listeners, signals, shared, protocol, config } = server;
+    let result: io::Result<()> = match config.model {
+        Model::Epoll(trigger) => {
+            let model =
+                event_loop::EventLoop::new(protocol, shared.clone(), trigger, config.idle_timeout);
+            Front::run::<Epoll>(model, listeners, signals, shared, &config)
+        }
+        Model::Threads => {
+            let model = threads::Threads::new(protocol, shared.clone(), &config);
+            Front::run::<Epoll>(model, listeners, signals, shared, &config)
+        }
+    };
+    result.map_err(Error::system("run the event loop"))
+}
+
+/// Counts why a session stopped serving, and says so in the log. To be called while the peer is
+/// still there to be named.
+fn account_for_end<F: Framing, S: Service>(
+    session: &mut Session<F, S>,
+    counters: &Counters,
+    fd: impl AsFd,
+) {
+    let Some(ended) = session.take_ended() else { return };
+    counters.ended(ended);
+    let peer = || sys::peer_addr(fd).map_or_else(|_| "a peer".to_owned(), |addr| addr.to_string());
+    match ended {
+        Ended::Panicked => log::error!("the service panicked: closing {}", peer()),
+        Ended::Refused(why) => log::info!("closing {}: {why}", peer()),
+        Ended::Malformed | Ended::ByService | Ended::ByDriver => {}
+    }
+}

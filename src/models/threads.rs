@@ -1,0 +1,133 @@
+//! A thread for each connection. The loop only accepts.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use slab::Slab;
+
+use super::blocking;
+use crate::framing::Framing;
+use crate::poller::{Poller, Readiness, Token};
+use crate::server::{Config, LINGER, Protocol, Serve, Shared, Source};
+use crate::service::Service;
+use crate::{Reactor, sys};
+
+/// Serves each connection in a thread of its own.
+pub(crate) struct Threads<F, M> {
+    protocol: Arc<Protocol<F, M>>,
+    shared: Arc<Shared>,
+    idle_timeout: Option<Duration>,
+    stack_size: usize,
+    /// The sockets that threads are blocked on, so that they can be told to stop.
+    sockets: Arc<Mutex<Slab<Arc<OwnedFd>>>>,
+}
+
+impl<F, M> Threads<F, M> {
+    pub(crate) fn new(
+        protocol: Arc<Protocol<F, M>>,
+        shared: Arc<Shared>,
+        config: &Config,
+    ) -> Threads<F, M> {
+        Threads {
+            protocol,
+            shared,
+            idle_timeout: config.idle_timeout,
+            stack_size: config.stack_size,
+            sockets: Arc::default(),
+        }
+    }
+
+    fn each_socket(&self, act: impl Fn(BorrowedFd<'_>) -> io::Result<()>) {
+        for (_, fd) in self.sockets.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            // It fails for a connection that has just ended, which is what is wanted.
+            let _ = act(fd.as_fd());
+        }
+    }
+}
+
+/// In this loop no connection is a source.
+#[derive(Debug)]
+pub(crate) enum Never {}
+
+impl AsFd for Never {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match *self {}
+    }
+}
+
+type Loop<P> = Reactor<Source<Never>, P>;
+
+impl<F, S, M, P> Serve<P> for Threads<F, M>
+where
+    F: Framing + Send + Sync + 'static,
+    S: Service + Send + 'static,
+    M: Fn() -> S + Send + Sync + 'static,
+    P: Poller,
+{
+    type Connection = Never;
+    const NONBLOCKING: bool = false;
+
+    fn admit(&mut self, _: &mut Loop<P>, fd: OwnedFd) -> io::Result<()> {
+        let fd = Arc::new(fd);
+        let key = self.sockets.lock().unwrap_or_else(PoisonError::into_inner).insert(fd.clone());
+        let (protocol, shared, sockets) =
+            (self.protocol.clone(), self.shared.clone(), self.sockets.clone());
+        let idle_timeout = self.idle_timeout;
+
+        self.shared.counters.opened();
+        let spawned = thread::Builder::new().stack_size(self.stack_size).spawn(move || {
+            serve(&protocol, &shared, idle_timeout, fd.as_fd());
+            sockets.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+            // Closed before it is counted out: whoever reads the count may count descriptors.
+            drop(fd);
+            shared.counters.closed();
+            shared.wake();
+        });
+        spawned.map(drop).inspect_err(|_| {
+            self.sockets.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+            self.shared.counters.refused_no_thread.add(1);
+            self.shared.counters.closed();
+        })
+    }
+
+    fn ready(&mut self, _: &mut Loop<P>, _: Token, _: Readiness) {}
+
+    fn deadline(&mut self, _: &mut Loop<P>, _: Token) {}
+
+    fn drain(&mut self, _: &mut Loop<P>) {
+        // Each thread gets what has arrived, and then EOF.
+        self.shared.stop();
+        self.each_socket(sys::shutdown_read);
+    }
+
+    fn cut_off(&mut self, _: &mut Loop<P>) {
+        self.each_socket(sys::shutdown_both);
+    }
+}
+
+fn serve<F, S, M>(
+    protocol: &Protocol<F, M>,
+    shared: &Shared,
+    idle_timeout: Option<Duration>,
+    fd: BorrowedFd<'_>,
+) where
+    F: Framing,
+    S: Service,
+    M: Fn() -> S,
+{
+    let counters = &shared.counters;
+    let mut session = protocol.session();
+    let stopping = || shared.is_stopping();
+    if let Err(error) = blocking::serve(fd, &mut session, idle_timeout, counters, stopping) {
+        log::debug!("a connection is lost: {error}");
+        counters.error(&error);
+    }
+    if shared.is_stopping() {
+        // There is no waiting for the peer's EOF on a socket whose receiving side was shut down:
+        // close waits for it to have the replies instead.
+        let _ = sys::set_linger(fd, LINGER);
+    }
+}

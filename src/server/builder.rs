@@ -1,0 +1,183 @@
+//! How a server is put together.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Config, Server, Shared};
+use crate::framing::Framing;
+use crate::models::Model;
+use crate::server::listener::Listener;
+use crate::service::Service;
+use crate::session::PENDING_MAX;
+use crate::sys::ListenOptions;
+use crate::{Addr, Error, Session, Signals};
+
+/// What each connection speaks: how its stream is cut, and who answers.
+pub(crate) struct Protocol<F, M> {
+    framing: F,
+    service: M,
+    pending_max: u32,
+}
+
+impl<F: Framing, S: Service, M: Fn() -> S> Protocol<F, M> {
+    pub(crate) fn session(&self) -> Session<F, S> {
+        Session::new(self.framing.clone(), (self.service)()).pending_max(self.pending_max)
+    }
+}
+
+/// A server that is being put together; see [`Server::builder`].
+///
+/// `F` and `M` are `()` until [`framing`](Builder::framing) and [`service`](Builder::service)
+/// were called, and a server without them cannot be built.
+pub struct Builder<F = (), M = ()> {
+    addrs: Vec<Addr>,
+    listen: ListenOptions,
+    config: Config,
+    protocol: Protocol<F, M>,
+    signals: bool,
+}
+
+impl Builder {
+    pub(crate) fn new() -> Builder {
+        Builder {
+            addrs: Vec::new(),
+            listen: ListenOptions::default(),
+            config: Config::default(),
+            protocol: Protocol { framing: (), service: (), pending_max: PENDING_MAX },
+            signals: false,
+        }
+    }
+}
+
+impl<F, M> Builder<F, M> {
+    /// Listens on an address: `127.0.0.1:7000`, `[::1]:7000`, `localhost:7000` or
+    /// `unix:/path`. May be called several times; port 0 lets the kernel choose
+    /// ([`Server::local_addrs`] tells).
+    ///
+    /// # Errors
+    /// [`Error::Resolve`].
+    pub fn listen(mut self, address: &str) -> Result<Self, Error> {
+        self.addrs.extend(Addr::resolve(address)?);
+        Ok(self)
+    }
+
+    /// How streams are cut into requests.
+    pub fn framing<G: Framing>(self, framing: G) -> Builder<G, M> {
+        let Protocol { service, pending_max, .. } = self.protocol;
+        let protocol = Protocol { framing, service, pending_max };
+        let Builder { addrs, listen, config, signals, .. } = self;
+        Builder { addrs, listen, config, protocol, signals }
+    }
+
+    /// Makes the service of each connection.
+    pub fn service<S: Service, N: Fn() -> S>(self, service: N) -> Builder<F, N> {
+        let Protocol { framing, pending_max, .. } = self.protocol;
+        let protocol = Protocol { framing, service, pending_max };
+        let Builder { addrs, listen, config, signals, .. } = self;
+        Builder { addrs, listen, config, protocol, signals }
+    }
+
+    /// How connections are waited for. Default: [`Model::Epoll`], edge-triggered.
+    #[must_use]
+    pub fn model(mut self, model: Model) -> Self {
+        self.config.model = model;
+        self
+    }
+
+    /// Serves at most this many connections at once; newcomers wait in the accept queue. Default:
+    /// as many as there are descriptors for.
+    #[must_use]
+    pub fn max_connections(mut self, connections_max: u64) -> Self {
+        self.config.connections_max = connections_max;
+        self
+    }
+
+    /// Stops reading from a connection with more than this many bytes of replies unsent.
+    /// Default: 1 MiB.
+    #[must_use]
+    pub fn max_pending(mut self, pending_max: u32) -> Self {
+        self.protocol.pending_max = pending_max;
+        self
+    }
+
+    /// Closes a connection that has completed no request, and taken nothing of a reply, for this
+    /// long; `None` never does. Bytes of an unfinished frame do not count. Default: 30 s.
+    #[must_use]
+    pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.config.idle_timeout = timeout.into();
+        self
+    }
+
+    /// How long to wait, once told to stop, for replies to be taken. Default: 5 s.
+    #[must_use]
+    pub fn drain(mut self, drain: Duration) -> Self {
+        self.config.drain = drain;
+        self
+    }
+
+    /// How many established connections may wait to be accepted; the kernel caps it at
+    /// `net.core.somaxconn`. Default: 4,096.
+    #[must_use]
+    pub fn backlog(mut self, backlog: u32) -> Self {
+        self.listen.backlog = backlog;
+        self
+    }
+
+    /// The stack of each thread, in bytes, for models that have threads. Default: 128 KiB, of
+    /// which only what is used takes memory.
+    #[must_use]
+    pub fn stack_size(mut self, bytes: usize) -> Self {
+        self.config.stack_size = bytes;
+        self
+    }
+
+    /// Stops on SIGINT and SIGTERM too, not on the [`Handle`](super::Handle)'s word alone. They
+    /// are blocked from [`build`](Builder::build) on in this thread and those it starts, and
+    /// received by the loop; see [`Signals`].
+    #[must_use]
+    pub fn stop_on_signals(mut self, stop: bool) -> Self {
+        self.signals = stop;
+        self
+    }
+}
+
+impl<F, S, M> Builder<F, M>
+where
+    F: Framing,
+    S: Service,
+    M: Fn() -> S,
+{
+    /// Opens the listening sockets. From here on clients can connect, and wait to be served.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] without an address, [`Error::Listen`], [`Error::System`].
+    pub fn build(self) -> Result<Server<F, M>, Error> {
+        if self.addrs.is_empty() {
+            return Err(Error::Missing("address to listen on"));
+        }
+        let open = |addr: &Addr| Listener::open(addr, &self.listen);
+        let listeners = self.addrs.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        let signals = match self.signals {
+            true => Some(Signals::new().map_err(Error::system("receive signals"))?),
+            false => None,
+        };
+        let addrs = listeners.iter().map(|listener| listener.addr().clone()).collect();
+        Ok(Server {
+            listeners,
+            signals,
+            shared: Arc::new(Shared::new(addrs)),
+            protocol: Arc::new(self.protocol),
+            config: self.config,
+        })
+    }
+}
+
+impl<F, M> fmt::Debug for Builder<F, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("addrs", &self.addrs)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,352 @@
+//! The part of a server that all models share: accepting, refusing, pausing, stopping.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Config, Listener, Shared};
+use crate::poller::{Interest, Poller, Readiness, Token};
+use crate::{Handler, Reactor, Signals, TimerId, sys};
+
+/// How many connections one listener accepts in a turn, so that a flood of newcomers leaves time
+/// for those who are in.
+const ACCEPT_BATCH: usize = 64;
+
+/// How long a listener rests when there is no descriptor for a newcomer. Each try costs two
+/// `accept4`: eight tries a second, where trying on every event would make tens of thousands.
+const BACK_OFF: Duration = Duration::from_millis(125);
+
+/// What the loop of a server waits for.
+#[derive(Debug)]
+pub(crate) enum Source<C> {
+    Connection(C),
+    Listener(Box<Listener>),
+    Signals(Box<Signals>),
+}
+
+impl<C: AsFd> AsFd for Source<C> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Source::Connection(connection) => connection.as_fd(),
+            Source::Listener(listener) => listener.as_fd(),
+            Source::Signals(signals) => signals.as_fd(),
+        }
+    }
+}
+
+/// A way to serve the connections that the front accepts.
+pub(crate) trait Serve<P: Poller>: Sized {
+    /// What stands for a connection in the loop, if the loop is what serves it.
+    type Connection: AsFd;
+
+    /// Whether accepted sockets are non-blocking.
+    const NONBLOCKING: bool;
+
+    /// Takes in a new connection. On an error it is refused, and the cause was counted.
+    fn admit(&mut self, reactor: &mut Loop<Self, P>, fd: OwnedFd) -> io::Result<()>;
+
+    /// A connection is ready.
+    fn ready(&mut self, reactor: &mut Loop<Self, P>, token: Token, readiness: Readiness);
+
+    /// The deadline of a connection has passed.
+    fn deadline(&mut self, reactor: &mut Loop<Self, P>, token: Token);
+
+    /// No more connections will come: answers what was received, then ends each.
+    fn drain(&mut self, reactor: &mut Loop<Self, P>);
+
+    /// The time to drain is over: ends each connection at once.
+    fn cut_off(&mut self, reactor: &mut Loop<Self, P>);
+}
+
+/// The loop of a server.
+pub(crate) type Loop<V, P> = Reactor<Source<<V as Serve<P>>::Connection>, P>;
+
+/// Accepts connections and hands them to the model.
+pub(crate) struct Front<V> {
+    model: V,
+    shared: Arc<Shared>,
+    connections_max: u64,
+    drain: Duration,
+    listeners: Vec<Token>,
+    /// The listeners are paused because there are as many connections as allowed.
+    at_limit: bool,
+    /// Given up for a moment to accept, and thereby refuse, a connection that there is no
+    /// descriptor for; otherwise it would stay in the queue and be reported for ever.
+    reserve: Option<File>,
+    drain_timer: Option<TimerId>,
+    last_warning: Option<Instant>,
+}
+
+impl<V> Front<V> {
+    /// Serves until stopped.
+    pub(crate) fn run<P: Poller>(
+        model: V,
+        listeners: Vec<Listener>,
+        signals: Option<Signals>,
+        shared: Arc<Shared>,
+        config: &Config,
+    ) -> io::Result<()>
+    where
+        V: Serve<P>,
+    {
+        let mut reactor: Loop<V, P> = Reactor::with_poller(P::new()?)?;
+        let mut front = Front {
+            model,
+            connections_max: config.connections_max,
+            drain: config.drain,
+            listeners: Vec::new(),
+            at_limit: false,
+            reserve: Some(File::open("/dev/null")?),
+            drain_timer: None,
+            last_warning: None,
+            shared: Arc::clone(&shared),
+        };
+        for listener in listeners {
+            let source = Source::Listener(Box::new(listener));
+            front.listeners.push(reactor.add(source, Interest::READ)?);
+        }
+        if let Some(signals) = signals {
+            reactor.add(Source::Signals(Box::new(signals)), Interest::READ)?;
+        }
+        shared.loop_is(reactor.waker());
+        if shared.is_stopping() {
+            // Stopped before there was a loop to wake.
+            shared.wake();
+        }
+        reactor.run(&mut front)
+    }
+
+    // ---- Accepting ----
+
+    /// Accepts what is waiting, up to the share of one turn.
+    fn accept<P: Poller>(&mut self, reactor: &mut Loop<V, P>, token: Token)
+    where
+        V: Serve<P>,
+    {
+        for _ in 0..ACCEPT_BATCH {
+            if self.shared.counters.open.value() >= self.connections_max {
+                self.pause_at_limit(reactor);
+                return;
+            }
+            if !self.accept_one(reactor, token) {
+                return;
+            }
+        }
+    }
+
+    /// Accepts one connection. False when there is none, or the listener now rests.
+    fn accept_one<P: Poller>(&mut self, reactor: &mut Loop<V, P>, token: Token) -> bool
+    where
+        V: Serve<P>,
+    {
+        let Some(Source::Listener(listener)) = reactor.source(token) else { return false };
+        match sys::accept(listener.as_fd(), V::NONBLOCKING) {
+            Ok(Some(fd)) => {
+                if let Err(error) = self.model.admit(reactor, fd) {
+                    self.warn(&format!("a connection was refused: {error}"));
+                }
+                true
+            }
+            Ok(None) => false,
+            Err(error) => {
+                if belongs_to_one_connection(&error) {
+                    self.shared.counters.error(&error);
+                    return true;
+                }
+                if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
+                    self.refuse_through_reserve(listener);
+                } else {
+                    self.shared.counters.error(&error);
+                }
+                self.warn(&format!("cannot accept, will try again in {BACK_OFF:?}: {error}"));
+                self.back_off(reactor, token);
+                false
+            }
+        }
+    }
+
+    /// There is no descriptor for the first connection in the queue: makes room for it with the
+    /// reserved one, and closes it, so that its peer knows.
+    fn refuse_through_reserve(&mut self, listener: &Listener) {
+        drop(self.reserve.take());
+        if let Ok(Some(_refused)) = sys::accept(listener.as_fd(), true) {
+            self.shared.counters.refused_no_fd.add(1);
+        }
+        // Another process may have been quicker (ENFILE); then the next try does without.
+        self.reserve = File::open("/dev/null").ok();
+    }
+
+    fn warn(&mut self, what: &str) {
+        let now = Instant::now();
+        if self.last_warning.is_none_or(|last| now - last >= Duration::from_secs(1)) {
+            self.last_warning = Some(now);
+            log::warn!("{what}");
+        }
+    }
+
+    // ---- Pausing ----
+
+    fn back_off<P: Poller>(&mut self, reactor: &mut Loop<V, P>, token: Token)
+    where
+        V: Serve<P>,
+    {
+        let until = Instant::now() + BACK_OFF;
+        reactor.set_deadline(token, until);
+        self.set_paused(reactor, token, |listener| listener.backing_off = true);
+    }
+
+    fn pause_at_limit<P: Poller>(&mut self, reactor: &mut Loop<V, P>)
+    where
+        V: Serve<P>,
+    {
+        log::debug!("{} connections: the listeners pause", self.connections_max);
+        self.at_limit = true;
+        for token in self.listeners.clone() {
+            self.set_paused(reactor, token, |listener| listener.at_limit = true);
+        }
+    }
+
+    /// Connections may have ended: there may be room for others, or nothing left to drain.
+    fn connections_ended<P: Poller>(&mut self, reactor: &mut Loop<V, P>)
+    where
+        V: Serve<P>,
+    {
+        let open = self.shared.counters.open.value();
+        if self.drain_timer.is_some() && open == 0 {
+            reactor.stop();
+        }
+        if self.at_limit && open < self.connections_max {
+            self.at_limit = false;
+            for token in self.listeners.clone() {
+                self.set_paused(reactor, token, |listener| listener.at_limit = false);
+            }
+        }
+    }
+
+    /// Changes why a listener is paused, and watches it if there is no reason left. It is taken
+    /// out and put back rather than modified: an exclusive one could not be.
+    fn set_paused<P: Poller>(
+        &mut self,
+        reactor: &mut Loop<V, P>,
+        token: Token,
+        change: impl FnOnce(&mut Listener),
+    ) where
+        V: Serve<P>,
+    {
+        let Some(Source::Listener(listener)) = reactor.source_mut(token) else { return };
+        let was = listener.is_paused();
+        change(listener);
+        let is = listener.is_paused();
+        let result = match (was, is) {
+            (false, true) => {
+                self.shared.counters.pauses.add(1);
+                reactor.pause(token)
+            }
+            (true, false) => reactor.resume(token, Interest::READ),
+            _ => Ok(()),
+        };
+        if let Err(error) = result {
+            // The kernel is out of memory. Better to try again than to stop accepting for good.
+            self.shared.counters.error(&error);
+            if !is {
+                self.back_off(reactor, token);
+            }
+        }
+    }
+
+    // ---- Stopping ----
+
+    /// Takes in what is waiting to be accepted, which would otherwise be reset, closes the
+    /// listeners, and has the model finish.
+    fn begin_drain<P: Poller>(&mut self, reactor: &mut Loop<V, P>)
+    where
+        V: Serve<P>,
+    {
+        if self.drain_timer.is_some() {
+            return;
+        }
+        for token in std::mem::take(&mut self.listeners) {
+            while self.shared.counters.open.value() < self.connections_max
+                && self.accept_one(reactor, token)
+            {}
+            reactor.close(token);
+        }
+        log::info!("stopping: {} connections to finish", self.shared.counters.open.value());
+        self.drain_timer = Some(reactor.set_timer(Instant::now() + self.drain));
+        self.model.drain(reactor);
+    }
+}
+
+impl<P: Poller, V: Serve<P>> Handler<Source<V::Connection>, P> for Front<V> {
+    fn ready(&mut self, reactor: &mut Loop<V, P>, token: Token, readiness: Readiness) {
+        match reactor.source(token) {
+            Some(Source::Connection(_)) => {
+                self.model.ready(reactor, token, readiness);
+            }
+            Some(Source::Listener(_)) => self.accept(reactor, token),
+            Some(Source::Signals(signals)) => {
+                if let Ok(Some(signal)) = signals.read() {
+                    log::info!("received signal {signal}; a second one ends at once");
+                    signals.unblock();
+                    self.begin_drain(reactor);
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn deadline(&mut self, reactor: &mut Loop<V, P>, token: Token) {
+        match reactor.source(token) {
+            Some(Source::Connection(_)) => self.model.deadline(reactor, token),
+            Some(Source::Listener(_)) => {
+                self.set_paused(reactor, token, |listener| listener.backing_off = false);
+            }
+            _ => {}
+        }
+    }
+
+    fn timer(&mut self, reactor: &mut Loop<V, P>, timer: TimerId) {
+        if self.drain_timer == Some(timer) {
+            let left = self.shared.counters.open.value();
+            log::warn!("{left} connections did not finish within {:?}", self.drain);
+            self.shared.counters.cut_off.add(left);
+            self.model.cut_off(reactor);
+            reactor.stop();
+        }
+    }
+
+    fn woken(&mut self, reactor: &mut Loop<V, P>) {
+        if self.shared.is_stopping() {
+            self.begin_drain(reactor);
+        }
+    }
+
+    fn turned(&mut self, reactor: &mut Loop<V, P>) {
+        let counts = reactor.counts();
+        self.shared.counters.turns.set(counts.turns);
+        self.shared.counters.events.set(counts.events);
+        self.connections_ended(reactor);
+    }
+}
+
+/// Whether an error from accept4 concerns the one connection that was to be accepted, so that
+/// the next may be tried at once (`accept(2)`, "Error handling").
+fn belongs_to_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNABORTED
+                | libc::EPROTO
+                | libc::EPERM
+                | libc::ENETDOWN
+                | libc::ENETUNREACH
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::EHOSTUNREACH
+                | libc::ENONET
+                | libc::EOPNOTSUPP
+        )
+    )
+}

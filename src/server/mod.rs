@@ -1,0 +1,139 @@
+//! A server: listeners, the connections they accept, and a [`Service`] to answer them.
+//!
+//! ```
+//! use std::io::{Read, Write};
+//! use std::time::Duration;
+//! use c10k::framing::Delimiter;
+//! use c10k::service::Echo;
+//! use c10k::{Addr, Server};
+//!
+//! let server = Server::builder()
+//!     .listen("127.0.0.1:0")?
+//!     .framing(Delimiter::new(b'\n').max_len(64 * 1024))
+//!     .idle_timeout(Duration::from_secs(30))
+//!     .service(|| Echo)
+//!     .build()?;
+//! let handle = server.handle();
+//! let running = std::thread::spawn(move || server.run());
+//!
+//! let Addr::Tcp(addr) = handle.local_addrs()[0] else { unreachable!() };
+//! let mut client = std::net::TcpStream::connect(addr)?;
+//! client.write_all(b"hello\n")?;
+//! let mut reply = [0; 6];
+//! client.read_exact(&mut reply)?;
+//! assert_eq!(&reply, b"hello\n");
+//!
+//! handle.stop();
+//! drop(client);
+//! let stats = running.join().unwrap()?;
+//! assert_eq!((stats.accepted, stats.requests), (1, 1));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod builder;
+mod counters;
+mod front;
+mod handle;
+mod listener;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::builder::Builder;
+pub use self::counters::Stats;
+pub use self::handle::Handle;
+pub use crate::models::{Model, Trigger};
+
+pub(crate) use self::builder::Protocol;
+pub(crate) use self::counters::Counters;
+pub(crate) use self::front::{Front, Serve, Source};
+pub(crate) use self::handle::Shared;
+pub(crate) use self::listener::Listener;
+
+use crate::framing::Framing;
+use crate::service::Service;
+use crate::{Error, Signals, models};
+
+/// How long a connection that is being closed waits for its peer to have read the last reply.
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
+
+/// How a server behaves, whatever it serves.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) model: Model,
+    pub(crate) connections_max: u64,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) drain: Duration,
+    pub(crate) stack_size: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            model: Model::default(),
+            connections_max: u64::MAX,
+            idle_timeout: Some(Duration::from_secs(30)),
+            drain: Duration::from_secs(5),
+            stack_size: 128 * 1024,
+        }
+    }
+}
+
+/// A server that listens. [`run`](Server::run) serves.
+pub struct Server<F, M> {
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) signals: Option<Signals>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) protocol: Arc<Protocol<F, M>>,
+    pub(crate) config: Config,
+}
+
+impl Server<(), ()> {
+    /// Starts to put a server together.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+}
+
+impl<F, M> Server<F, M> {
+    /// A handle to stop it with and to read its counters, from any thread.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle(Arc::clone(&self.shared))
+    }
+
+    /// The addresses it listens on, with the ports that the kernel chose.
+    #[must_use]
+    pub fn local_addrs(&self) -> &[crate::Addr] {
+        self.shared.addrs()
+    }
+}
+
+impl<F, S, M> Server<F, M>
+where
+    F: Framing + Send + Sync + 'static,
+    S: Service + Send + 'static,
+    M: Fn() -> S + Send + Sync + 'static,
+{
+    /// Serves until told to stop, and then until what was received is answered. Returns what was
+    /// counted.
+    ///
+    /// # Errors
+    /// [`Error::System`] if there is no descriptor for the loop itself.
+    pub fn run(self) -> Result<Stats, Error> {
+        let shared = Arc::clone(&self.shared);
+        models::run(self)?;
+        Ok(shared.counters.stats())
+    }
+}
+
+impl<F, M> fmt::Debug for Server<F, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("addrs", &self.shared.addrs())
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
