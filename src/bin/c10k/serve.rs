@@ -1,0 +1,141 @@
+//! `c10k serve`.
+
+use std::io::Write;
+use std::time::Duration;
+
+use c10k::Server;
+use c10k::server::{Model, Trigger};
+use clap::ValueEnum;
+
+use crate::Failure;
+use crate::protocol::{AnyFraming, AnyService, FramingKind, Protocol};
+use crate::units;
+
+/// Serves until SIGINT or SIGTERM, then finishes what it has received and prints one line.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  c10k serve
+  c10k serve --listen 127.0.0.1:0 --listen '[::1]:0' --listen unix:/tmp/c10k.sock
+  c10k serve --protocol sum --model threads
+  c10k serve --delimiter '\\t' --prefix 'server got:'")]
+pub(crate) struct Args {
+    /// Where to listen: HOST:PORT, [IPv6]:PORT or unix:PATH; port 0 for any. May be repeated
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7000")]
+    listen: Vec<String>,
+    /// How connections are waited for
+    #[arg(long, value_enum, default_value_t = ModelKind::Epoll)]
+    model: ModelKind,
+    /// When epoll tells of a ready connection: once for each change, or for as long as it is so
+    #[arg(long, value_enum, default_value_t = TriggerKind::Edge)]
+    trigger: TriggerKind,
+    /// What is served
+    #[arg(long, value_enum, default_value_t = Protocol::Echo)]
+    protocol: Protocol,
+    /// How messages are told apart [default: delimiter for echo, json for sum, chunk for ok]
+    #[arg(long, value_enum)]
+    framing: Option<FramingKind>,
+    /// The byte that ends a message: x, '\n', '\t', '\0' or 0x1e
+    #[arg(long, value_name = "BYTE", default_value = "\\n", value_parser = units::byte)]
+    delimiter: u8,
+    /// Put before every reply of echo
+    #[arg(long, value_name = "TEXT")]
+    prefix: Option<String>,
+    /// Connections at once; more wait in the accept queue [default: as many as descriptors allow]
+    #[arg(long, value_name = "N", value_parser = units::count)]
+    max_connections: Option<u64>,
+    /// The longest message; a longer one is answered with an error, and the connection closed
+    #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = units::size)]
+    max_frame: u32,
+    /// Bytes of unsent replies past which nothing more is read from a connection
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = units::size)]
+    max_pending: u32,
+    /// Closes a connection that completes no request for this long
+    #[arg(long, value_name = "DUR|off", default_value = "30s", value_parser = units::duration_or_off)]
+    idle_timeout: units::Timeout,
+    /// How long to wait for clients to take their replies when told to stop
+    #[arg(long, value_name = "DUR", default_value = "5s", value_parser = units::duration)]
+    drain: Duration,
+    /// Connections that may wait to be accepted
+    #[arg(long, value_name = "N", default_value = "4096", value_parser = units::count)]
+    backlog: u64,
+    /// The stack of each thread (model threads)
+    #[arg(long, value_name = "SIZE", default_value = "128KiB", value_parser = units::size)]
+    stack_size: u32,
+    /// Runs on this CPU only
+    #[arg(long, value_name = "N")]
+    cpu: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ModelKind {
+    /// An event loop
+    Epoll,
+    /// A thread for each connection
+    Threads,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum TriggerKind {
+    Edge,
+    Level,
+}
+
+impl Args {
+    fn model(&self) -> Result<Model, Failure> {
+        match (self.model, self.trigger) {
+            (ModelKind::Epoll, TriggerKind::Edge) => Ok(Model::Epoll(Trigger::Edge)),
+            (ModelKind::Epoll, TriggerKind::Level) => Ok(Model::Epoll(Trigger::Level)),
+            (ModelKind::Threads, TriggerKind::Edge) => Ok(Model::Threads),
+            (ModelKind::Threads, TriggerKind::Level) => {
+                Err(Failure::Cannot("--trigger is for --model epoll".to_owned()))
+            }
+        }
+    }
+}
+
+pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    if let Some(cpu) = args.cpu {
+        c10k::sys::pin_to_cpu(cpu)
+            .map_err(|error| Failure::Cannot(format!("cannot run on CPU {cpu}: {error}")))?;
+    }
+    c10k::sys::raise_fd_limit()?;
+
+    let kind = args.framing.unwrap_or(args.protocol.usual_framing());
+    let framing = AnyFraming::new(kind, args.delimiter, args.max_frame);
+    let service = AnyService::new(args.protocol, args.prefix.clone());
+    let mut builder = Server::builder()
+        .framing(framing)
+        .service(move || service.clone())
+        .model(args.model()?)
+        .max_connections(args.max_connections.unwrap_or(u64::MAX))
+        .max_pending(args.max_pending)
+        .idle_timeout(args.idle_timeout.0)
+        .drain(args.drain)
+        .backlog(u32::try_from(args.backlog).unwrap_or(u32::MAX))
+        .stack_size(args.stack_size as usize)
+        .stop_on_signals(true);
+    for address in &args.listen {
+        builder = builder.listen(address)?;
+    }
+    let server = builder.build()?;
+
+    let mut stdout = std::io::stdout().lock();
+    for addr in server.local_addrs() {
+        writeln!(stdout, "listening on {addr}")?;
+    }
+    stdout.flush()?;
+    drop(stdout);
+
+    let stats = server.run()?;
+    log_details(&stats);
+    writeln!(std::io::stdout(), "{stats}")?;
+    Ok(())
+}
+
+/// What the one line has no room for.
+fn log_details(stats: &c10k::server::Stats) {
+    for (&errno, count) in &stats.errors {
+        log::info!("errors: {count} x {}", std::io::Error::from_raw_os_error(errno));
+    }
+    log::debug!("{stats:#?}");
+}

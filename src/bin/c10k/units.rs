@@ -1,0 +1,111 @@
+//! The command line's numbers: `10k`, `64KiB`, `250ms`, `'\n'`.
+
+use std::time::Duration;
+
+/// A count: `100`, `10k`, `1M`, `1,000`.
+pub(crate) fn count(text: &str) -> Result<u64, String> {
+    scaled(text, &[("k", 1_000), ("K", 1_000), ("M", 1_000_000)])
+        .ok_or_else(|| format!("'{text}' is not a count such as 100, 10k or 1M"))
+}
+
+/// A size in bytes: `512`, `64KiB`, `1MiB`, `64k` (binary, as is usual for memory).
+pub(crate) fn size(text: &str) -> Result<u32, String> {
+    let units = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("k", 1 << 10),
+        ("K", 1 << 10),
+        ("M", 1 << 20),
+        ("B", 1),
+    ];
+    scaled(text, &units)
+        .and_then(|bytes| u32::try_from(bytes).ok())
+        .filter(|&bytes| bytes > 0)
+        .ok_or_else(|| format!("'{text}' is not a size such as 512, 64KiB or 1MiB (below 4GiB)"))
+}
+
+fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let split = units.iter().find_map(|&(unit, scale)| Some((text.strip_suffix(unit)?, scale)));
+    let (digits, scale) = split.unwrap_or((text, 1));
+    digits.trim().replace(['_', ','], "").parse::<u64>().ok()?.checked_mul(scale)
+}
+
+/// A duration: `250ms`, `30s`, `5m`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|_| format!("'{text}' is not a duration such as 250ms, 30s or 5m"))
+}
+
+/// A duration, or `off`.
+pub(crate) fn duration_or_off(text: &str) -> Result<Timeout, String> {
+    match text {
+        "off" => Ok(Timeout(None)),
+        _ => duration(text).map(|duration| Timeout(Some(duration))),
+    }
+}
+
+/// A time-out that may be off. (To clap, an `Option` is an argument that may be absent.)
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timeout(pub(crate) Option<Duration>);
+
+/// One byte: itself, `\n`, `\t`, `\r`, `\0`, `\\` or `0x1e`.
+pub(crate) fn byte(text: &str) -> Result<u8, String> {
+    let byte = match text {
+        "\\n" => b'\n',
+        "\\t" => b'\t',
+        "\\r" => b'\r',
+        "\\0" => b'\0',
+        "\\\\" => b'\\',
+        _ => match (text.as_bytes(), text.strip_prefix("0x")) {
+            (&[byte], _) => byte,
+            (_, Some(hex)) if hex.len() <= 2 => {
+                u8::from_str_radix(hex, 16).map_err(|_| not_a_byte(text))?
+            }
+            _ => return Err(not_a_byte(text)),
+        },
+    };
+    Ok(byte)
+}
+
+fn not_a_byte(text: &str) -> String {
+    format!("'{text}' is not one byte such as x, '\\n', '\\t', '\\0' or 0x1e")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_and_sizes() {
+        assert_eq!(count("10k"), Ok(10_000));
+        assert_eq!(count("1,000"), Ok(1_000));
+        assert_eq!(count("2M"), Ok(2_000_000));
+        assert!(count("ten").is_err());
+        assert!(count("18446744073709551615k").is_err());
+        assert_eq!(size("64KiB"), Ok(65_536));
+        assert_eq!(size("512"), Ok(512));
+        assert_eq!(size("1MiB"), Ok(1 << 20));
+        assert!(size("0").is_err());
+        assert!(size("4GiB").is_err());
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert!(duration("5").is_err());
+        assert!(duration_or_off("off").unwrap().0.is_none());
+    }
+
+    #[test]
+    fn bytes() {
+        for (text, want) in
+            [("x", b'x'), ("\\n", b'\n'), ("\t", b'\t'), ("\\0", 0), ("0x1e", 0x1e), ("0", b'0')]
+        {
+            assert_eq!(byte(text), Ok(want), "{text:?}");
+        }
+        for bad in ["", "ab", "0x", "0xyz", "0x100", "ä"] {
+            assert!(byte(bad).is_err(), "{bad:?}");
+        }
+    }
+}
