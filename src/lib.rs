@@ -4,7 +4,7 @@
 //!                     kernel
 //!            epoll_wait |  | recv              send ^
 //!                       v  v                        |
-//!   poller ──> reactor ──> server ──> models/connection ─────────────┐
+//!   poller ──> reactor ──> server ──> connection ────────────────────┐
 //!   (who is    (one turn   (accept,   │  bytes in          bytes out ^
 //!    ready)     in one      pause,    v                              │
 //!               function)   drain)   session ──> framing ──> service ┘
@@ -199,6 +199,7 @@
 #![deny(unsafe_code)]
 
 mod addr;
+pub mod connection;
 mod error;
 pub mod framing;
 mod models;

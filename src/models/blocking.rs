@@ -37,15 +37,15 @@ pub(crate) fn serve<F: Framing, S: Service>(
                 return idle(session, counters);
             }
             session.advance(sent);
-            counters.bytes_out.add(sent as u64);
+            counters.traffic.add(0, 0, sent);
             patience.renew()?;
         }
         if session.wants_resume() {
-            counters.requests.add(session.resume() as u64);
+            counters.traffic.add(session.resume(), 0, 0);
             continue;
         }
         if session.wants_shutdown() {
-            account_for_end(session, counters, fd);
+            account_for_end(session.take_ended(), counters, || sys::peer_addr(fd));
             sys::shutdown_write(fd)?;
             session.shut_down();
             patience = Patience::new(fd, Some(LINGER))?;
@@ -56,20 +56,17 @@ pub(crate) fn serve<F: Framing, S: Service>(
             }
             return Ok(());
         }
-        let served = match sys::recv(fd, &mut buffer)? {
-            Recv::Data(n) => {
-                counters.bytes_in.add(n as u64);
-                session.receive(&buffer[..n])
-            }
+        let (received, served) = match sys::recv(fd, &mut buffer)? {
+            Recv::Data(n) => (n, session.receive(&buffer[..n])),
             Recv::Eof if stopping() && !session.is_closing() => {
                 // Not the peer's EOF but the server's: after the replies, FIN and no reset.
                 session.close();
-                0
+                (0, 0)
             }
-            Recv::Eof => session.receive_eof(),
+            Recv::Eof => (0, session.receive_eof()),
             Recv::WouldBlock => return idle(session, counters),
         };
-        counters.requests.add(served as u64);
+        counters.traffic.add(served, received, 0);
         let in_time = if served > 0 { patience.renew()? } else { patience.spend()? };
         if !in_time {
             return idle(session, counters);

@@ -5,13 +5,13 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Trigger;
-use super::connection::{Connection, Step, Workspace};
-use crate::Reactor;
+use super::{Trigger, account_for_end};
+use crate::connection::{Connection, Step, Workspace};
 use crate::framing::Framing;
 use crate::poller::{Interest, Poller, Readiness, Token};
 use crate::server::{LINGER, Protocol, Serve, Shared, Source};
 use crate::service::Service;
+use crate::{Reactor, sys};
 
 /// Serves connections from the loop that accepts them.
 pub(crate) struct EventLoop<F, M> {
@@ -65,18 +65,21 @@ where
     #[inline]
     fn ready(&mut self, reactor: &mut Loop<F, S, P>, token: Token, readiness: Readiness) {
         let now_ms = reactor.now_ms();
+        let counters = &self.shared.counters;
         let Some(Source::Connection(connection)) = reactor.source_mut(token) else { return };
-        match connection.drive(readiness, now_ms, &mut self.work, &self.shared.counters) {
+        match connection.drive(readiness, now_ms, &mut self.work, &counters.traffic) {
             Ok(Step::Wait) => self.watch(reactor, token),
             Ok(Step::Again) => reactor.again(token),
             Ok(Step::Linger) => {
+                let ended = connection.session_mut().take_ended();
+                account_for_end(ended, counters, || sys::peer_addr(connection));
                 reactor.set_deadline(token, Instant::now() + LINGER);
                 reactor.again(token);
             }
             Ok(Step::Close) => self.close(reactor, token),
             Err(error) => {
                 log::debug!("a connection is lost: {error}");
-                self.shared.counters.error(&error);
+                counters.error(&error);
                 self.close(reactor, token);
             }
         }
@@ -90,7 +93,7 @@ where
         if !connection.session().is_closing()
             && let Some(timeout) = self.idle_timeout
         {
-            let idle = Duration::from_millis(now_ms.wrapping_sub(connection.active_ms).into());
+            let idle = Duration::from_millis(now_ms.wrapping_sub(connection.active_ms()).into());
             if idle < timeout {
                 let at = reactor.now() + (timeout - idle);
                 reactor.set_deadline(token, at);
@@ -130,11 +133,7 @@ where
             return;
         }
         let Some(Source::Connection(connection)) = reactor.source_mut(token) else { return };
-        let interest = connection.interest();
-        if interest == connection.watched {
-            return;
-        }
-        connection.watched = interest;
+        let Some(interest) = connection.take_interest_change() else { return };
         if let Err(error) = reactor.modify(token, interest) {
             self.shared.counters.error(&error);
             self.close(reactor, token);

@@ -1,20 +1,18 @@
 //! The ways to serve: the same sessions, and only the way of waiting differs.
 
 mod blocking;
-mod connection;
 mod event_loop;
 mod threads;
 
 use std::fmt;
 use std::io;
-use std::os::fd::AsFd;
 
 use crate::framing::Framing;
 use crate::poller::Epoll;
 use crate::server::{Counters, Front, Server};
 use crate::service::Service;
 use crate::session::Ended;
-use crate::{Error, Session, sys};
+use crate::{Addr, Error};
 
 /// How a server waits for its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,16 +74,16 @@ where
     result.map_err(Error::system("run the event loop"))
 }
 
-/// Counts why a session stopped serving, and says so in the log. To be called while the peer is
-/// still there to be named.
-fn account_for_end<F: Framing, S: Service>(
-    session: &mut Session<F, S>,
+/// Counts why a session stopped serving, and says so in the log.
+fn account_for_end(
+    ended: Option<Ended>,
     counters: &Counters,
-    fd: impl AsFd,
+    peer: impl FnOnce() -> io::Result<Addr>,
 ) {
-    let Some(ended) = session.take_ended() else { return };
+    let Some(ended) = ended else { return };
     counters.ended(ended);
-    let peer = || sys::peer_addr(fd).map_or_else(|_| "a peer".to_owned(), |addr| addr.to_string());
+    // It may be gone already.
+    let peer = || peer().map_or_else(|_| "a peer".to_owned(), |addr| addr.to_string());
     match ended {
         Ended::Panicked => log::error!("the service panicked: closing {}", peer()),
         Ended::Refused(why) => log::info!("closing {}: {why}", peer()),

@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::connection::Traffic;
 use crate::service::Refusal;
 use crate::session::Ended;
 
@@ -34,9 +35,7 @@ pub(crate) struct Counters {
     pub(crate) accepted: Counter,
     pub(crate) open: Counter,
     pub(crate) peak: Counter,
-    pub(crate) requests: Counter,
-    pub(crate) bytes_in: Counter,
-    pub(crate) bytes_out: Counter,
+    pub(crate) traffic: Traffic,
     pub(crate) refused_no_fd: Counter,
     pub(crate) refused_no_thread: Counter,
     pub(crate) refused_frame_too_long: Counter,
@@ -85,9 +84,9 @@ impl Counters {
             accepted: self.accepted.value(),
             open: self.open.value(),
             peak: self.peak.value(),
-            requests: self.requests.value(),
-            bytes_in: self.bytes_in.value(),
-            bytes_out: self.bytes_out.value(),
+            requests: self.traffic.requests(),
+            bytes_in: self.traffic.bytes_in(),
+            bytes_out: self.traffic.bytes_out(),
             refused_no_fd: self.refused_no_fd.value(),
             refused_no_thread: self.refused_no_thread.value(),
             refused_frame_too_long: self.refused_frame_too_long.value(),

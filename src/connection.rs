@@ -1,13 +1,15 @@
 //! A connection that never blocks: a socket and its session.
+//!
+//! This is where the bytes of an event loop pass, in [`Connection::drive`]. A server's loop and a
+//! load generator's are both made of a [`Reactor`](crate::Reactor) and these.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::account_for_end;
 use crate::Session;
 use crate::framing::Framing;
 use crate::poller::{Interest, Readiness};
-use crate::server::Counters;
 use crate::service::Service;
 use crate::session::SendBuffer;
 use crate::sys::{self, Recv};
@@ -16,22 +18,70 @@ use crate::sys::{self, Recv};
 /// turn.
 const RECV_SIZE: usize = 64 * 1024;
 
-/// What one loop lends to whichever connection it is driving.
+/// What one loop lends to whichever connection it is driving: the buffers that an idle
+/// connection does not have.
 #[derive(Debug)]
-pub(crate) struct Workspace {
+pub struct Workspace {
     recv: Box<[u8]>,
     send: Option<Box<SendBuffer>>,
 }
 
 impl Workspace {
-    pub(crate) fn new() -> Workspace {
+    /// A receive buffer of 64 KiB, of which only what is used takes memory, and a send buffer
+    /// that grows as needed.
+    #[must_use]
+    pub fn new() -> Workspace {
         Workspace { recv: vec![0; RECV_SIZE].into_boxed_slice(), send: Some(Box::default()) }
     }
 }
 
+impl Default for Workspace {
+    fn default() -> Self {
+        Workspace::new()
+    }
+}
+
+/// What went through the connections of a loop. Any thread may read it.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    requests: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+}
+
+impl Traffic {
+    /// Requests served, counted before their replies are sent.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Relaxed)
+    }
+
+    /// Bytes received.
+    pub fn bytes_in(&self) -> u64 {
+        self.bytes_in.load(Relaxed)
+    }
+
+    /// Bytes that the kernel has taken.
+    pub fn bytes_out(&self) -> u64 {
+        self.bytes_out.load(Relaxed)
+    }
+
+    /// For several writers.
+    pub(crate) fn add(&self, requests: usize, bytes_in: usize, bytes_out: usize) {
+        self.requests.fetch_add(requests as u64, Relaxed);
+        self.bytes_in.fetch_add(bytes_in as u64, Relaxed);
+        self.bytes_out.fetch_add(bytes_out as u64, Relaxed);
+    }
+}
+
+/// Adds to a count that only this thread writes, which needs no locked instruction.
+#[inline]
+fn bump(count: &AtomicU64, n: usize) {
+    count.store(count.load(Relaxed) + n as u64, Relaxed);
+}
+
 /// What is to be done with a connection that was driven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
+pub enum Step {
     /// Nothing until the kernel says that it is ready.
     Wait,
     /// It has more to do, and has had its share of this turn.
@@ -46,10 +96,10 @@ pub(crate) enum Step {
 ///
 /// It remembers what the kernel has said: with edge triggering it is not said twice.
 #[derive(Debug)]
-pub(crate) struct Connection<F: Framing, S> {
+pub struct Connection<F: Framing, S> {
     fd: OwnedFd,
     /// When a request was last completed, or something was last sent, by the loop's clock.
-    pub(crate) active_ms: u32,
+    active_ms: u32,
     session: Session<F, S>,
     /// A `recv` would return something.
     readable: bool,
@@ -59,12 +109,14 @@ pub(crate) struct Connection<F: Framing, S> {
     peer_done: bool,
     /// The server is stopping: what has arrived is the last to be served.
     draining: bool,
-    /// What the poller watches for. With edge triggering it never changes.
-    pub(crate) watched: Interest,
+    /// What the poller was last told to watch for.
+    watched: Interest,
 }
 
 impl<F: Framing, S: Service> Connection<F, S> {
-    pub(crate) fn new(
+    /// A connection over a non-blocking socket that the poller watches for `watched`, at the
+    /// time `now_ms` of the loop's clock.
+    pub fn new(
         fd: OwnedFd,
         session: Session<F, S>,
         watched: Interest,
@@ -82,22 +134,37 @@ impl<F: Framing, S: Service> Connection<F, S> {
         }
     }
 
-    pub(crate) fn session(&self) -> &Session<F, S> {
+    /// Its session.
+    pub fn session(&self) -> &Session<F, S> {
         &self.session
     }
 
-    /// What to watch for, with level triggering: that which it would act upon.
-    pub(crate) fn interest(&self) -> Interest {
-        match (self.session.wants_read(), self.session.wants_write()) {
+    /// Its session.
+    pub fn session_mut(&mut self) -> &mut Session<F, S> {
+        &mut self.session
+    }
+
+    /// When it last completed a request or had part of a reply taken, by the loop's clock.
+    pub fn active_ms(&self) -> u32 {
+        self.active_ms
+    }
+
+    /// With level triggering: what to watch for from now on, if that has changed. It is what the
+    /// session would act upon; anything else would be reported in every turn.
+    pub fn take_interest_change(&mut self) -> Option<Interest> {
+        let wanted = match (self.session.wants_read(), self.session.wants_write()) {
             (true, true) => Interest::READ | Interest::WRITE,
             (true, false) => Interest::READ,
             (false, true) => Interest::WRITE,
             (false, false) => Interest::NONE,
-        }
+        };
+        let changed = wanted != self.watched;
+        self.watched = wanted;
+        changed.then_some(wanted)
     }
 
     /// Serves what has arrived by now, and then closes.
-    pub(crate) fn drain(&mut self) {
+    pub fn drain(&mut self) {
         self.draining = true;
         self.readable = true;
     }
@@ -106,14 +173,14 @@ impl<F: Framing, S: Service> Connection<F, S> {
     /// sends once.
     ///
     /// # Errors
-    /// The connection is lost.
+    /// The connection is lost, and is to be closed.
     #[inline]
-    pub(crate) fn drive(
+    pub fn drive(
         &mut self,
         readiness: Readiness,
         now_ms: u32,
         work: &mut Workspace,
-        counters: &Counters,
+        traffic: &Traffic,
     ) -> io::Result<Step> {
         self.readable |= readiness.is_readable();
         self.writable |= readiness.is_writable();
@@ -121,7 +188,7 @@ impl<F: Framing, S: Service> Connection<F, S> {
 
         let mut served = 0;
         self.session.lend(&mut work.send);
-        self.flush(now_ms, counters)?;
+        self.flush(now_ms, traffic)?;
         if self.session.wants_resume() {
             served += self.session.resume();
         }
@@ -131,7 +198,7 @@ impl<F: Framing, S: Service> Connection<F, S> {
                     // A read that did not fill the buffer has emptied the socket (epoll(7)), but
                     // for an EOF, of which the kernel will not speak again.
                     self.readable = n == work.recv.len() || self.peer_done;
-                    counters.bytes_in.add(n as u64);
+                    bump(&traffic.bytes_in, n);
                     served += self.session.receive(&work.recv[..n]);
                 }
                 Recv::Eof => {
@@ -142,24 +209,24 @@ impl<F: Framing, S: Service> Connection<F, S> {
             }
         }
         if served > 0 {
-            counters.requests.add(served as u64);
+            bump(&traffic.requests, served);
             self.active_ms = now_ms;
         }
-        self.flush(now_ms, counters)?;
+        self.flush(now_ms, traffic)?;
         self.session.reclaim(&mut work.send);
-        self.next_step(counters)
+        self.next_step()
     }
 
     /// Sends what the kernel will take.
     #[inline]
-    fn flush(&mut self, now_ms: u32, counters: &Counters) -> io::Result<()> {
+    fn flush(&mut self, now_ms: u32, traffic: &Traffic) -> io::Result<()> {
         if self.writable && self.session.wants_write() {
             let sent = sys::send(self.fd.as_fd(), self.session.unsent())?;
             self.session.advance(sent);
             // Taking less than it was given, the kernel will say when there is room again.
             self.writable = !self.session.wants_write();
             if sent > 0 {
-                counters.bytes_out.add(sent as u64);
+                bump(&traffic.bytes_out, sent);
                 self.active_ms = now_ms;
             }
         }
@@ -167,13 +234,12 @@ impl<F: Framing, S: Service> Connection<F, S> {
     }
 
     #[inline]
-    fn next_step(&mut self, counters: &Counters) -> io::Result<Step> {
+    fn next_step(&mut self) -> io::Result<Step> {
         // Not while it holds requests that wait for room for their replies.
         if self.draining && !self.readable && self.session.wants_read() {
             self.session.close();
         }
         if self.session.wants_shutdown() {
-            account_for_end(&mut self.session, counters, &self.fd);
             sys::shutdown_write(self.fd.as_fd())?;
             self.session.shut_down();
             // What there is to discard, or the EOF, may have been reported already.
