@@ -111,17 +111,45 @@ pub struct Turns {
 struct Slot<S> {
     /// Tells this source from those that had the slot before.
     generation: u32,
-    /// Its deadline in the wheel, or [`NO_DEADLINE`].
-    deadline: wheel::Key,
-    /// An outbound connection whose handshake is under way, and what to watch it for afterwards.
-    connecting: Option<Interest>,
+    waiting: Waiting,
     source: S,
+}
+
+/// What a source waits for besides the kernel: its deadline in the wheel, if it has one, and, in
+/// the highest bit, whether it is an outbound connection whose handshake is under way. In four
+/// bytes: a million slots are to fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Waiting(u32);
+
+impl Waiting {
+    /// 0 is a sentinel of the wheel, never a timer.
+    const NOTHING: Waiting = Waiting(0);
+    const CONNECTING: Waiting = Waiting(1 << 31);
+
+    #[inline]
+    fn is_connecting(self) -> bool {
+        self.0 & Self::CONNECTING.0 != 0
+    }
+
+    fn deadline(self) -> Option<wheel::Key> {
+        Some(self.0 & !Self::CONNECTING.0).filter(|&key| key != 0)
+    }
+
+    fn with_deadline(self, key: wheel::Key) -> Waiting {
+        assert!(key & Self::CONNECTING.0 == 0, "two billion timers");
+        Waiting(self.0 & Self::CONNECTING.0 | key)
+    }
+
+    fn without_deadline(self) -> Waiting {
+        Waiting(self.0 & Self::CONNECTING.0)
+    }
 }
 
 /// A turn longer than this is worth a warning: a service that blocks, or a machine that is full.
 const SLOW_TURN: Duration = Duration::from_millis(100);
-/// 0 is a sentinel of the wheel, never a timer.
-const NO_DEADLINE: wheel::Key = 0;
+/// Room for this many sources from the start, so that the allocator maps pages for it: such memory
+/// is not resident until it is used, and grows by moving pages rather than by copying.
+const SLOTS_AT_START: usize = 4096;
 /// Slot numbers that no source can have: tokens of the reactor's own.
 const WAKER_SLOT: u32 = u32::MAX;
 const TIMER_SLOT: u32 = u32::MAX - 1;
@@ -188,7 +216,7 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
         let start = Instant::now();
         Ok(Reactor {
             poller,
-            slots: Slab::new(),
+            slots: Slab::with_capacity(SLOTS_AT_START),
             generation: 0,
             wheel: Wheel::new(),
             timer_serial: 0,
@@ -231,7 +259,7 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
         // reach whoever has the slot (or the descriptor) by now.
         for &Event { token, readiness } in &events {
             match live(&mut self.slots, token) {
-                Some(slot) if slot.connecting.is_some() => self.finish_connect(handler, token),
+                Some(slot) if slot.waiting.is_connecting() => self.finish_connect(handler, token),
                 Some(_) => handler.ready(self, token, readiness),
                 None if token.slot() == WAKER_SLOT => {
                     self.waker.drain();
@@ -260,7 +288,9 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
 
         let took = self.now.elapsed();
         if took > SLOW_TURN {
-            log::warn!("one turn of the loop took {took:.1?}: every connection waited for it");
+            log::warn!(
+                "one turn of the loop took {took:.1?}: whatever else was ready waited for it"
+            );
         }
         Ok(())
     }
@@ -288,25 +318,15 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
     /// # Errors
     /// Those of [`Poller::add`]; the source is dropped, which closes it.
     pub fn add(&mut self, source: S, interest: Interest) -> io::Result<Token> {
-        self.insert(source, interest, None)
+        self.insert(source, interest, Waiting::NOTHING)
     }
 
-    fn insert(
-        &mut self,
-        source: S,
-        interest: Interest,
-        connecting: Option<Interest>,
-    ) -> io::Result<Token> {
+    fn insert(&mut self, source: S, interest: Interest, waiting: Waiting) -> io::Result<Token> {
         let entry = self.slots.vacant_entry();
         let slot = u32::try_from(entry.key()).ok().filter(|&slot| slot < TIMER_SLOT);
         let token = Token::pack(slot.expect("under 4 billion sources"), self.generation);
         self.poller.add(source.as_fd(), token, interest)?;
-        entry.insert(Slot {
-            generation: self.generation,
-            deadline: NO_DEADLINE,
-            connecting,
-            source,
-        });
+        entry.insert(Slot { generation: self.generation, waiting, source });
         self.generation = self.generation.wrapping_add(1);
         Ok(token)
     }
@@ -413,8 +433,11 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
     // ---- Connecting ----
 
     /// Starts an outbound connection. `make` gets the socket and makes the source of it;
-    /// [`Handler::connected`] says how it ended, by `timeout` at the latest, and then the source
-    /// is watched for `interest`.
+    /// [`Handler::connected`] says how it ended, by `timeout` at the latest.
+    ///
+    /// `interest` is what to watch for, then and afterwards. The end of the handshake makes the
+    /// socket writable, so [`Interest::WRITE`] is added to it; a source that is level-triggered
+    /// will want to [`modify`](Reactor::modify) that once it is connected.
     ///
     /// # Errors
     /// [`Error::Connect`] for what is known at once; see [`sys::connect`].
@@ -428,11 +451,10 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
     ) -> Result<Token, Error> {
         let failed = |source| Error::Connect { addr: addr.clone(), source };
         let (fd, connecting) = sys::connect(addr, options).map_err(failed)?;
-        // The end of the handshake makes the socket writable; so is one that is connected
-        // already, and either way the handler is told from within a turn. Watching for the final
-        // interest from the start saves a system call for each connection.
-        let token =
-            self.insert(make(fd), interest | Interest::WRITE, Some(interest)).map_err(failed)?;
+        // Also if it is connected already: that is told from within a turn too.
+        let token = self
+            .insert(make(fd), interest | Interest::WRITE, Waiting::CONNECTING)
+            .map_err(failed)?;
         if connecting == Connecting::InProgress {
             self.set_deadline(token, Instant::now() + timeout);
         }
@@ -443,11 +465,8 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
     fn finish_connect<H: Handler<S, P>>(&mut self, handler: &mut H, token: Token) {
         self.clear_deadline(token);
         let slot = live(&mut self.slots, token).expect("the caller looked");
-        let interest = slot.connecting.take().expect("the caller looked");
-        let mut result = sys::take_error(slot.source.as_fd());
-        if result.is_ok() && !interest.contains(Interest::WRITE) {
-            result = self.poller.modify(slot.source.as_fd(), token, interest);
-        }
+        slot.waiting = Waiting::NOTHING;
+        let result = sys::take_error(slot.source.as_fd());
         handler.connected(self, token, result);
     }
 
@@ -471,17 +490,17 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
         self.clear_deadline(token);
         let tick = self.ticks_from(at);
         if let Some(slot) = live(&mut self.slots, token) {
-            slot.deadline = self.wheel.insert(tick, token);
+            slot.waiting = slot.waiting.with_deadline(self.wheel.insert(tick, token));
         }
     }
 
     /// Unsets the deadline of a source, if it has one.
     pub fn clear_deadline(&mut self, token: Token) {
-        if let Some(slot) = live(&mut self.slots, token) {
-            let key = mem::replace(&mut slot.deadline, NO_DEADLINE);
-            if key != NO_DEADLINE {
-                self.wheel.remove(key);
-            }
+        if let Some(slot) = live(&mut self.slots, token)
+            && let Some(key) = slot.waiting.deadline()
+        {
+            self.wheel.remove(key);
+            slot.waiting = slot.waiting.without_deadline();
         }
     }
 
@@ -509,10 +528,10 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
             return;
         }
         let slot = live(&mut self.slots, token).expect("closing a source unsets its deadline");
-        slot.deadline = NO_DEADLINE;
-        match slot.connecting.take() {
-            Some(_) => handler.connected(self, token, Err(io::ErrorKind::TimedOut.into())),
-            None => handler.deadline(self, token),
+        let waiting = mem::replace(&mut slot.waiting, Waiting::NOTHING);
+        match waiting.is_connecting() {
+            true => handler.connected(self, token, Err(io::ErrorKind::TimedOut.into())),
+            false => handler.deadline(self, token),
         }
     }
 

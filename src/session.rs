@@ -59,9 +59,9 @@ pub struct Session<F: Framing, S> {
     held: Option<Box<Held<F::State>>>,
     /// Served and not yet sent; `None` most of the time.
     out: Option<Box<SendBuffer>>,
-    pending_max: u32,
-    /// In [`Phase::Closing`], how many more bytes may be discarded.
-    linger_left: u32,
+    /// While serving, how many bytes may be unsent; while lingering, how many more may be
+    /// discarded. One field for both: a million sessions are to fit.
+    bound: u32,
     phase: Phase,
     ended: Option<Ended>,
     unfinished: bool,
@@ -154,8 +154,7 @@ impl<F: Framing, S: Service> Session<F, S> {
             service,
             held: None,
             out: None,
-            pending_max: PENDING_MAX,
-            linger_left: LINGER_MAX,
+            bound: PENDING_MAX,
             phase: Phase::Open,
             ended: None,
             unfinished: false,
@@ -165,7 +164,7 @@ impl<F: Framing, S: Service> Session<F, S> {
     /// Suspends past this many bytes of unsent replies, instead of [`PENDING_MAX`].
     #[must_use]
     pub fn pending_max(self, pending_max: u32) -> Session<F, S> {
-        Session { pending_max, ..self }
+        Session { bound: pending_max, ..self }
     }
 
     /// The service, with the state it keeps for this connection.
@@ -323,6 +322,7 @@ impl<F: Framing, S: Service> Session<F, S> {
     pub fn shut_down(&mut self) {
         debug_assert!(self.wants_shutdown());
         self.phase = Phase::Lingering;
+        self.bound = LINGER_MAX;
     }
 
     /// Lends the session a buffer to gather replies in, if it has none of its own.
@@ -504,15 +504,15 @@ impl<F: Framing, S: Service> Session<F, S> {
     }
 
     fn discard(&mut self, n: usize) {
-        match u32::try_from(n).ok().and_then(|n| self.linger_left.checked_sub(n)) {
-            Some(left) => self.linger_left = left,
+        match u32::try_from(n).ok().and_then(|n| self.bound.checked_sub(n)) {
+            Some(left) => self.bound = left,
             None => self.phase = Phase::Done,
         }
     }
 
     #[inline]
     fn is_over_pending(&self) -> bool {
-        self.unsent().len() > self.pending_max as usize
+        self.unsent().len() > self.bound as usize
     }
 }
 

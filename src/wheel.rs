@@ -26,6 +26,10 @@ const SPAN: u64 = 1 << (BITS * LEVELS as u32);
 /// of the span: the slot of now must never hold what is due a turn later.
 const REACH: u64 = SPAN - SPAN / SLOTS as u64;
 
+/// Room for this many entries from the start: enough for the allocator to map pages, which are
+/// not resident until used, and which grow without being copied.
+const ENTRIES_AT_START: usize = 8192;
+
 /// A timer's place in the arena. It names the timer until it has fired or was cancelled; after
 /// that, perhaps another one.
 pub(crate) type Key = u32;
@@ -55,13 +59,9 @@ pub(crate) struct Wheel<T> {
 impl<T: Copy + Default> Wheel<T> {
     pub(crate) fn new() -> Self {
         let sentinel = |key| Entry { tick: 0, payload: T::default(), prev: key, next: key };
-        Wheel {
-            entries: (0..SENTINELS as Key).map(sentinel).collect(),
-            free: 0,
-            armed: 0,
-            occupied: [0; LEVELS],
-            now: 0,
-        }
+        let mut entries = Vec::with_capacity(ENTRIES_AT_START);
+        entries.extend((0..SENTINELS as Key).map(sentinel));
+        Wheel { entries, free: 0, armed: 0, occupied: [0; LEVELS], now: 0 }
     }
 
     /// How many timers are armed.

@@ -129,12 +129,18 @@ impl Interest {
     pub const fn contains(self, other: Interest) -> bool {
         self.0 & other.0 == other.0
     }
+
+    /// Both, as `|` does, and also in a constant.
+    #[must_use]
+    pub const fn union(self, other: Interest) -> Interest {
+        Interest(self.0 | other.0)
+    }
 }
 
 impl BitOr for Interest {
     type Output = Interest;
     fn bitor(self, other: Interest) -> Interest {
-        Interest(self.0 | other.0)
+        self.union(other)
     }
 }
 
