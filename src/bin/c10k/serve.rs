@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use c10k::Server;
 use c10k::server::{Model, Trigger};
+use c10k::service::{self, Echo, PrefixEcho, Service, Sum};
 use clap::ValueEnum;
 
 use crate::Failure;
-use crate::protocol::{AnyFraming, AnyService, FramingKind, Protocol};
+use crate::protocol::{AnyFraming, FramingKind, Protocol};
 use crate::units;
 
 /// Serves until SIGINT or SIGTERM, then finishes what it has received and prints one line.
@@ -100,12 +101,26 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     }
     c10k::sys::raise_fd_limit()?;
 
+    match (args.protocol, args.prefix.clone()) {
+        (Protocol::Echo, None) => serve(&args, || Echo),
+        (Protocol::Echo, Some(prefix)) => {
+            let echo = PrefixEcho::new(prefix.into_bytes());
+            serve(&args, move || echo.clone())
+        }
+        (Protocol::Sum, _) => serve(&args, || Sum),
+        (Protocol::Ok, _) => serve(&args, || service::Ok),
+    }
+}
+
+fn serve<S, M>(args: &Args, service: M) -> Result<(), Failure>
+where
+    S: Service + Send + 'static,
+    M: Fn() -> S + Send + Sync + 'static,
+{
     let kind = args.framing.unwrap_or(args.protocol.usual_framing());
-    let framing = AnyFraming::new(kind, args.delimiter, args.max_frame);
-    let service = AnyService::new(args.protocol, args.prefix.clone());
     let mut builder = Server::builder()
-        .framing(framing)
-        .service(move || service.clone())
+        .framing(AnyFraming::new(kind, args.delimiter, args.max_frame))
+        .service(service)
         .model(args.model()?)
         .max_connections(args.max_connections.unwrap_or(u64::MAX))
         .max_pending(args.max_pending)

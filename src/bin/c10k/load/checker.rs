@@ -1,0 +1,134 @@
+//! The client's side of a session: the service that is "called" with each reply, checks it, and
+//! "answers" with the next request.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use c10k::service::{Outcome, Reply, Service};
+use hdrhistogram::Histogram;
+
+use super::payload::Payload;
+
+/// The phases of a run, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    Connecting,
+    WarmUp,
+    Measuring,
+    /// No more requests are sent: replies are waited for.
+    Draining,
+}
+
+/// What all connections of a run share.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) payload: Payload,
+    pub(crate) phase: Cell<Phase>,
+    /// When what is being handled was received. One reading of the clock serves all replies of
+    /// one read.
+    pub(crate) now: Cell<Instant>,
+    pub(crate) sent: Cell<u64>,
+    pub(crate) replied: Cell<u64>,
+    /// Replies within the measured time.
+    pub(crate) measured: Cell<u64>,
+    pub(crate) mismatched: Cell<u64>,
+    pub(crate) first_mismatch: RefCell<Option<String>>,
+    /// In nanoseconds.
+    pub(crate) latency: RefCell<Histogram<u64>>,
+}
+
+impl Run {
+    pub(crate) fn new(payload: Payload) -> Run {
+        Run {
+            payload,
+            phase: Cell::new(Phase::Connecting),
+            now: Cell::new(Instant::now()),
+            sent: Cell::new(0),
+            replied: Cell::new(0),
+            measured: Cell::new(0),
+            mismatched: Cell::new(0),
+            first_mismatch: RefCell::new(None),
+            latency: RefCell::new(Histogram::new(3).expect("3 digits are allowed")),
+        }
+    }
+
+    /// Requests that have had no reply yet.
+    pub(crate) fn outstanding(&self) -> u64 {
+        self.sent.get() - self.replied.get()
+    }
+}
+
+fn bump(count: &Cell<u64>) {
+    count.set(count.get() + 1);
+}
+
+/// One connection's requests and replies.
+#[derive(Debug)]
+pub(crate) struct Checker {
+    run: Rc<Run>,
+    connection: u32,
+    /// The number of the next request.
+    next: u32,
+    /// When each request that has had no reply was sent, the oldest first.
+    sent_at: VecDeque<Instant>,
+}
+
+impl Checker {
+    pub(crate) fn new(run: Rc<Run>, connection: u32) -> Checker {
+        Checker { run, connection, next: 0, sent_at: VecDeque::new() }
+    }
+
+    /// How many requests have had no reply yet.
+    pub(crate) fn outstanding(&self) -> usize {
+        self.sent_at.len()
+    }
+
+    /// Writes the next request.
+    #[inline]
+    pub(crate) fn request(&mut self, out: &mut Reply<'_>) {
+        self.run.payload.write(self.connection, self.next, out);
+        self.next = self.next.wrapping_add(1);
+        self.sent_at.push_back(self.run.now.get());
+        bump(&self.run.sent);
+    }
+
+    #[cold]
+    fn mismatch(&self, what: &str, reply: &[u8]) {
+        bump(&self.run.mismatched);
+        self.run.first_mismatch.borrow_mut().get_or_insert_with(|| {
+            let start = String::from_utf8_lossy(&reply[..reply.len().min(80)]).into_owned();
+            format!("connection {}: {what}: {start:?}, {} bytes", self.connection, reply.len())
+        });
+    }
+
+    fn record(&self, latency: Duration) {
+        bump(&self.run.measured);
+        let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+        // The histogram grows as needed, so that no sample is left out.
+        self.run.latency.borrow_mut().record(nanos).expect("resizing");
+    }
+}
+
+impl Service for Checker {
+    #[inline]
+    fn call(&mut self, reply: &[u8], out: &mut Reply<'_>) -> Outcome {
+        let number = self.next.wrapping_sub(self.sent_at.len() as u32);
+        let Some(sent_at) = self.sent_at.pop_front() else {
+            self.mismatch("a reply to no request", reply);
+            return Outcome::Silence;
+        };
+        bump(&self.run.replied);
+        if !self.run.payload.answers(self.connection, number, reply) {
+            self.mismatch("not the reply to its request", reply);
+        }
+        match self.run.phase.get() {
+            Phase::Measuring => self.record(self.run.now.get() - sent_at),
+            Phase::WarmUp => {}
+            Phase::Connecting | Phase::Draining => return Outcome::Silence,
+        }
+        self.request(out);
+        Outcome::Reply
+    }
+}

@@ -1,0 +1,151 @@
+//! What a load came to.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use crate::Failure;
+
+/// The result of a run. The names of the JSON carry the units.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) connections: u64,
+    /// Connections that were established.
+    pub(crate) connected: u64,
+    /// Connections that sent requests.
+    pub(crate) active: u64,
+    pub(crate) pipeline: u64,
+    pub(crate) message_bytes: u32,
+    /// From the first connect to the last one established.
+    pub(crate) connect_s: f64,
+    /// Time measured.
+    pub(crate) measured_s: f64,
+    /// Replies within it.
+    pub(crate) requests: u64,
+    pub(crate) requests_per_s: f64,
+    /// From a request to its reply. In a closed loop a slow server is asked less often, so that
+    /// its slowness is seldom sampled: these are no more than what the requests made saw.
+    pub(crate) latency_us: Latency,
+    /// CPU time of the load generator.
+    pub(crate) load_cpu_us_per_request: f64,
+    /// CPU time of the server, if its process was named.
+    pub(crate) server_cpu_us_per_request: Option<f64>,
+    pub(crate) failures: Failures,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Latency {
+    pub(crate) mean: f64,
+    pub(crate) p50: f64,
+    pub(crate) p90: f64,
+    pub(crate) p99: f64,
+    pub(crate) p99_9: f64,
+    pub(crate) max: f64,
+}
+
+impl Latency {
+    pub(crate) fn of(nanos: &Histogram<u64>) -> Latency {
+        let at = |quantile| nanos.value_at_quantile(quantile) as f64 / 1e3;
+        Latency {
+            mean: nanos.mean() / 1e3,
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p99_9: at(0.999),
+            max: nanos.max() as f64 / 1e3,
+        }
+    }
+}
+
+/// What went wrong, each kind counted apart, over the whole run.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Failures {
+    /// Connections that could not be made.
+    pub(crate) not_connected: u64,
+    /// Replies that were not those to their requests.
+    pub(crate) mismatched: u64,
+    /// Requests that never had a reply.
+    pub(crate) lost: u64,
+    /// Connections that the server closed.
+    pub(crate) closed_by_server: u64,
+    /// Connections that broke.
+    pub(crate) broken: u64,
+    /// Errors of system calls, by name.
+    pub(crate) errors: BTreeMap<String, u64>,
+    /// What the first mismatch looked like.
+    pub(crate) first_mismatch: Option<String>,
+}
+
+impl Failures {
+    pub(crate) fn error(&mut self, error: &io::Error) {
+        *self.errors.entry(error.to_string()).or_default() += 1;
+    }
+}
+
+impl Report {
+    /// An error if anything went wrong.
+    pub(crate) fn verdict(&self) -> Result<(), Failure> {
+        let Failures { not_connected, mismatched, lost, closed_by_server, broken, .. } =
+            self.failures;
+        if not_connected + mismatched + lost + closed_by_server + broken == 0 {
+            return Ok(());
+        }
+        Err(Failure::Found(format!(
+            "{not_connected} not connected, {mismatched} mismatched, {lost} lost, \
+             {closed_by_server} closed by the server, {broken} broken"
+        )))
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report { connected, active, pipeline, message_bytes, latency_us, .. } = self;
+        writeln!(f, "connections  {connected} ({active} active), in {:.2} s", self.connect_s)?;
+        writeln!(
+            f,
+            "requests     {} of {message_bytes} bytes in {:.2} s, {pipeline} under way on each",
+            self.requests, self.measured_s
+        )?;
+        writeln!(f, "rate         {:.0} requests/s", self.requests_per_s)?;
+        let Latency { p50, p90, p99, p99_9, max, .. } = *latency_us;
+        let [p50, p90, p99, p99_9, max] = [p50, p90, p99, p99_9, max].map(micros);
+        writeln!(f, "latency      p50 {p50}, p90 {p90}, p99 {p99}, p99.9 {p99_9}, max {max}")?;
+        write!(f, "CPU          {:.2} us a request here", self.load_cpu_us_per_request)?;
+        if let Some(server) = self.server_cpu_us_per_request {
+            write!(f, ", {server:.2} us in the server")?;
+        }
+        writeln!(f)?;
+        let failures = &self.failures;
+        writeln!(
+            f,
+            "failures     {} mismatched, {} lost, {} not connected, {} closed by the server, \
+             {} broken",
+            failures.mismatched,
+            failures.lost,
+            failures.not_connected,
+            failures.closed_by_server,
+            failures.broken
+        )?;
+        for (error, count) in &failures.errors {
+            writeln!(f, "             {count} x {error}")?;
+        }
+        if let Some(first) = &failures.first_mismatch {
+            writeln!(f, "             the first mismatch: {first}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A time in microseconds, for people.
+pub(crate) fn micros(us: f64) -> String {
+    let duration = Duration::from_nanos((us * 1e3) as u64);
+    match duration.as_micros() {
+        0..1_000 => format!("{us:.0} us"),
+        1_000..1_000_000 => format!("{:.1} ms", us / 1e3),
+        _ => format!("{:.2} s", us / 1e6),
+    }
+}

@@ -1,0 +1,217 @@
+//! One cell of the race: a server and a load generator, each a process of its own.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use c10k::sys::die_with_parent;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::Serialize;
+
+use super::proc::{self, Memory};
+use crate::load::Report;
+
+/// What to run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cell {
+    pub(crate) model: &'static str,
+    pub(crate) connections: u64,
+    pub(crate) active: u64,
+    pub(crate) warmup: Duration,
+    pub(crate) duration: Duration,
+    /// The server runs on the first CPU and the load on the second.
+    pub(crate) pinned: bool,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Outcome {
+    pub(crate) model: &'static str,
+    /// Per connection, while all are idle.
+    pub(crate) resident_bytes: Option<f64>,
+    /// Of the kernel's stacks and page tables, per connection.
+    pub(crate) kernel_stack_bytes: Option<f64>,
+    /// Of the kernel's objects, per connection, for both of its ends.
+    pub(crate) slab_bytes_both_ends: Option<f64>,
+    pub(crate) threads: u64,
+    pub(crate) listen_overflows: u64,
+    pub(crate) load: Report,
+    /// The server's last word.
+    pub(crate) summary: String,
+    /// Warnings that the server logged.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Fewer connections than this are too few to tell their memory from the noise of the machine.
+const CONNECTIONS_MEASURABLE: u64 = 5_000;
+
+/// How long to wait for a server to have accepted what is connected: with a full accept queue,
+/// clients try again after 1, 2 and 4 seconds.
+const ACCEPT_TIME_MAX: Duration = Duration::from_secs(15);
+
+/// Waits until the kernel has given back what the last run took, which it does in its own time;
+/// for a second at most.
+fn settle() {
+    let mut slab = Memory::now(0).slab;
+    for _ in 0..10 {
+        thread::sleep(Duration::from_millis(100));
+        let now = Memory::now(0).slab;
+        if now >= slab {
+            return;
+        }
+        slab = now;
+    }
+}
+
+pub(crate) fn run(cell: Cell) -> io::Result<Outcome> {
+    settle();
+    let overflows = proc::listen_overflows();
+    let mut server = Server::start(cell)?;
+    let mut load = Load::start(cell, &server)?;
+    server.wait_until_accepted(load.connected)?;
+
+    // Everything is connected and nothing is sent: this is what an idle connection takes.
+    let idle = Memory::now(server.child.id()).since(server.memory_at_start);
+    let threads = proc::threads(server.child.id());
+    let report = load.go()?;
+    let (summary, warnings) = server.stop()?;
+
+    let per_connection = |bytes: i64| {
+        let enough = report.connected >= CONNECTIONS_MEASURABLE;
+        enough.then(|| bytes as f64 / report.connected as f64)
+    };
+    Ok(Outcome {
+        model: cell.model,
+        resident_bytes: per_connection(idle.resident),
+        kernel_stack_bytes: per_connection(idle.stacks_and_tables),
+        slab_bytes_both_ends: per_connection(idle.slab),
+        threads,
+        listen_overflows: proc::listen_overflows() - overflows,
+        load: report,
+        summary,
+        warnings,
+    })
+}
+
+/// This program, to run one of its verbs on a CPU of its own.
+fn c10k(verb: &str, cpu: Option<usize>) -> io::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg(verb).stdin(Stdio::piped()).stdout(Stdio::piped());
+    if let Some(cpu) = cpu {
+        command.arg("--cpu").arg(cpu.to_string());
+    }
+    die_with_parent(&mut command);
+    Ok(command)
+}
+
+struct Server {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    /// Reads the log as it comes, so that the server is never held up by it.
+    log: Option<JoinHandle<String>>,
+    addr: String,
+    memory_at_start: Memory,
+}
+
+impl Server {
+    fn start(cell: Cell) -> io::Result<Server> {
+        let mut child = c10k("serve", cell.pinned.then_some(0))?
+            .args(["--listen", "127.0.0.1:0", "--idle-timeout", "10m", "--model", cell.model])
+            .env("RUST_LOG", "warn")
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let mut stderr = child.stderr.take().expect("piped");
+        let log = thread::spawn(move || {
+            let mut log = String::new();
+            let _ = stderr.read_to_string(&mut log);
+            log
+        });
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let addr = expect_line(&mut stdout, "listening on tcp ")?;
+        let memory_at_start = Memory::now(child.id());
+        Ok(Server { child, stdout, log: Some(log), addr, memory_at_start })
+    }
+
+    /// A client is connected when the kernel says so; the server may take its time to accept it.
+    fn wait_until_accepted(&self, connected: u64) -> io::Result<()> {
+        let start = Instant::now();
+        // Those that were refused are none of ours; then the row says what is there.
+        while proc::descriptors(self.child.id())? < connected && start.elapsed() < ACCEPT_TIME_MAX {
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// Has it finish, and returns its summary and what it warned of.
+    fn stop(&mut self) -> io::Result<(String, Vec<String>)> {
+        kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM)?;
+        let mut summary = String::new();
+        self.stdout.read_line(&mut summary)?;
+        self.child.wait()?;
+        let log = self.log.take().and_then(|log| log.join().ok()).unwrap_or_default();
+        Ok((summary.trim_end().to_owned(), log.lines().map(str::to_owned).collect()))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        end(&mut self.child);
+    }
+}
+
+struct Load {
+    child: Child,
+    connected: u64,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Load {
+    /// Starts the load generator, and returns when all its connections are open.
+    fn start(cell: Cell, server: &Server) -> io::Result<Load> {
+        let mut child = c10k("load", cell.pinned.then_some(1))?
+            .args([&server.addr, "--json", "--wait"])
+            .args(["--connections", &cell.connections.to_string()])
+            .args(["--active", &cell.active.to_string()])
+            .args(["--warmup", &format!("{}ms", cell.warmup.as_millis())])
+            .args(["--duration", &format!("{}ms", cell.duration.as_millis())])
+            .args(["--server-pid", &server.child.id().to_string()])
+            .stderr(Stdio::null())
+            .spawn()?;
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let connected = expect_line(&mut stdout, "connected ")?;
+        let connected = connected.parse().map_err(io::Error::other)?;
+        Ok(Load { child, stdout, connected })
+    }
+
+    fn go(&mut self) -> io::Result<Report> {
+        self.child.stdin.take().expect("piped").write_all(b"go\n")?;
+        let mut line = String::new();
+        self.stdout.read_line(&mut line)?;
+        // Exit status 1 says that there were failures, and so does the report.
+        self.child.wait()?;
+        Ok(serde_json::from_str(&line)?)
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        end(&mut self.child);
+    }
+}
+
+/// For a child that may have ended, and been waited for, already.
+fn end(child: &mut Child) {
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// Reads one line and returns what follows `prefix` in it.
+fn expect_line(out: &mut impl BufRead, prefix: &str) -> io::Result<String> {
+    let mut line = String::new();
+    out.read_line(&mut line)?;
+    line.trim_end().strip_prefix(prefix).map(str::to_owned).ok_or_else(|| {
+        io::Error::other(format!("a child should have said '{prefix}' but said {line:?}"))
+    })
+}
