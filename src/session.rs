@@ -138,6 +138,16 @@ impl SendBuffer {
         &self.bytes[self.sent..]
     }
 
+    /// Lets go of what was sent, before more is written. Only when that is more than what has to
+    /// be moved, so that no byte costs more than one move.
+    #[inline]
+    fn compact(&mut self) {
+        if self.sent > self.unsent().len() {
+            self.bytes.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+
     fn clear(&mut self) {
         self.bytes.clear();
         self.bytes.shrink_to(SPARE_CAPACITY_MAX);
@@ -288,6 +298,7 @@ impl<F: Framing, S: Service> Session<F, S> {
     /// framing ends it like a reply.
     pub fn push(&mut self, write: impl FnOnce(&mut S, &mut Reply<'_>)) {
         let out = self.out.get_or_insert_default();
+        out.compact();
         let mut reply = Reply::new(&mut out.bytes);
         write(&mut self.service, &mut reply);
         if let Some(reply) = reply.into_terminated() {
@@ -467,6 +478,7 @@ impl<F: Framing, S: Service> Session<F, S> {
     #[inline]
     fn call(&mut self, request: &[u8]) {
         let out = self.out.get_or_insert_default();
+        out.compact();
         out.mark = out.bytes.len();
         let mut reply = Reply::new(&mut out.bytes);
         let outcome = self.service.call(request, &mut reply);
@@ -486,6 +498,7 @@ impl<F: Framing, S: Service> Session<F, S> {
 
     fn refuse(&mut self, why: Refusal) {
         let out = self.out.get_or_insert_default();
+        out.compact();
         out.mark = out.bytes.len();
         let mut reply = Reply::new(&mut out.bytes);
         self.service.refuse(why, &mut reply);
