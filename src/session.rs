@@ -126,8 +126,8 @@ struct Held<T> {
 pub struct SendBuffer {
     bytes: Vec<u8>,
     sent: usize,
-    /// Where the reply under way begins; what is before it is whole.
-    mark: usize,
+    /// Where the reply under way begins, if one is; what is before it is whole.
+    mark: Option<usize>,
 }
 
 /// A send buffer that grew beyond this is not kept for the next session.
@@ -152,7 +152,7 @@ impl SendBuffer {
         self.bytes.clear();
         self.bytes.shrink_to(SPARE_CAPACITY_MAX);
         self.sent = 0;
-        self.mark = 0;
+        self.mark = None;
     }
 }
 
@@ -354,7 +354,7 @@ impl<F: Framing, S: Service> Session<F, S> {
             }
         } else if spare.is_none() {
             let bytes = self.unsent().to_vec();
-            let own = Box::new(SendBuffer { bytes, sent: 0, mark: 0 });
+            let own = Box::new(SendBuffer { bytes, sent: 0, mark: None });
             *spare = self.out.replace(own);
             spare.as_mut().expect("it was unsent").clear();
         }
@@ -370,8 +370,10 @@ impl<F: Framing, S: Service> Session<F, S> {
         // What a panic can leave half done is the service, which is not called again, and the
         // reply under way, which is cut off here.
         if catch_unwind(AssertUnwindSafe(|| serve(self, &mut served))).is_err() {
-            if let Some(out) = &mut self.out {
-                out.bytes.truncate(out.mark);
+            if let Some(out) = &mut self.out
+                && let Some(mark) = out.mark.take()
+            {
+                out.bytes.truncate(mark);
             }
             self.end(Ended::Panicked);
         }
@@ -479,16 +481,15 @@ impl<F: Framing, S: Service> Session<F, S> {
     fn call(&mut self, request: &[u8]) {
         let out = self.out.get_or_insert_default();
         out.compact();
-        out.mark = out.bytes.len();
+        out.mark = Some(out.bytes.len());
         let mut reply = Reply::new(&mut out.bytes);
         let outcome = self.service.call(request, &mut reply);
         if outcome == Outcome::Silence {
             reply.clear();
-            return;
-        }
-        if let Some(reply) = reply.into_terminated() {
+        } else if let Some(reply) = reply.into_terminated() {
             self.framing.end_reply(reply);
         }
+        out.mark = None;
         match outcome {
             Outcome::Reject if !self.framing.resyncs() => self.end(Ended::Malformed),
             Outcome::Close => self.end(Ended::ByService),
@@ -499,12 +500,13 @@ impl<F: Framing, S: Service> Session<F, S> {
     fn refuse(&mut self, why: Refusal) {
         let out = self.out.get_or_insert_default();
         out.compact();
-        out.mark = out.bytes.len();
+        out.mark = Some(out.bytes.len());
         let mut reply = Reply::new(&mut out.bytes);
         self.service.refuse(why, &mut reply);
         if let Some(reply) = reply.into_terminated() {
             self.framing.end_reply(reply);
         }
+        out.mark = None;
         self.end(Ended::Refused(why));
     }
 

@@ -5,8 +5,9 @@ mod support {
 }
 
 use c10k::Session;
-use c10k::framing::Delimiter;
+use c10k::framing::{Delimiter, Framing, Scan};
 use c10k::service::Echo;
+use c10k::session::Ended;
 
 use support::heap::peak_of;
 
@@ -28,4 +29,37 @@ fn a_reader_that_is_always_a_little_behind_does_not_make_the_send_buffer_grow() 
     behind(&mut session, 4096);
     let peak = peak_of(|| (0..10_000).for_each(|_| behind(&mut session, 4096)));
     assert!(peak <= 64 * 1024, "{peak} bytes for one reply unsent");
+}
+
+/// A line framing that panics at a `!`.
+#[derive(Clone)]
+struct Explosive(Delimiter);
+
+impl Framing for Explosive {
+    type State = ();
+
+    fn scan(&self, state: &mut (), carried: usize, bytes: &[u8]) -> Scan {
+        if bytes.first() == Some(&b'!') {
+            std::panic::resume_unwind(Box::new("as a panic, but without the noise"));
+        }
+        self.0.scan(state, carried, bytes)
+    }
+
+    fn end_reply(&self, reply: &mut Vec<u8>) {
+        self.0.end_reply(reply);
+    }
+}
+
+/// A panic in a framing, rather than in a service, cut off the last whole reply; and if some of
+/// that had been sent, the next look at the session panicked outside of what catches it.
+#[test]
+fn a_panic_between_two_replies_cuts_off_neither() {
+    for sent in 0..=4 {
+        let mut session = Session::new(Explosive(Delimiter::new(b'\n')), Echo);
+        session.receive(b"a\nb\n");
+        session.advance(sent);
+        assert_eq!(session.receive(b"!\n"), 0);
+        assert_eq!(session.take_ended(), Some(Ended::Panicked));
+        assert_eq!(session.unsent(), &b"a\nb\n"[sent..]);
+    }
 }
