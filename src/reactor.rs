@@ -115,33 +115,47 @@ struct Slot<S> {
     source: S,
 }
 
-/// What a source waits for besides the kernel: its deadline in the wheel, if it has one, and, in
-/// the highest bit, whether it is an outbound connection whose handshake is under way. In four
-/// bytes: a million slots are to fit.
+/// What a source waits for besides the kernel, in four bytes, since a million slots are to fit:
+/// the key of its deadline in the wheel (0, which is never a timer, for none), and two flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Waiting(u32);
 
 impl Waiting {
-    /// 0 is a sentinel of the wheel, never a timer.
     const NOTHING: Waiting = Waiting(0);
+    /// It is an outbound connection whose handshake is under way.
     const CONNECTING: Waiting = Waiting(1 << 31);
+    /// It is among those to be called again.
+    const AGAIN: Waiting = Waiting(1 << 30);
+    const FLAGS: Waiting = Waiting(Self::CONNECTING.0 | Self::AGAIN.0);
 
     #[inline]
-    fn is_connecting(self) -> bool {
-        self.0 & Self::CONNECTING.0 != 0
+    fn has(self, flag: Waiting) -> bool {
+        self.0 & flag.0 != 0
     }
 
-    fn deadline(self) -> Option<wheel::Key> {
-        Some(self.0 & !Self::CONNECTING.0).filter(|&key| key != 0)
+    /// Sets a flag, and returns whether it was set already.
+    fn set(&mut self, flag: Waiting) -> bool {
+        let was = self.has(flag);
+        self.0 |= flag.0;
+        was
     }
 
-    fn with_deadline(self, key: wheel::Key) -> Waiting {
-        assert!(key & Self::CONNECTING.0 == 0, "two billion timers");
-        Waiting(self.0 & Self::CONNECTING.0 | key)
+    /// Clears a flag, and returns whether it was set.
+    fn clear(&mut self, flag: Waiting) -> bool {
+        let was = self.has(flag);
+        self.0 &= !flag.0;
+        was
     }
 
-    fn without_deadline(self) -> Waiting {
-        Waiting(self.0 & Self::CONNECTING.0)
+    fn set_deadline(&mut self, key: wheel::Key) {
+        assert!(key & Self::FLAGS.0 == 0, "a billion timers");
+        self.0 = self.0 & Self::FLAGS.0 | key;
+    }
+
+    fn take_deadline(&mut self) -> Option<wheel::Key> {
+        let key = self.0 & !Self::FLAGS.0;
+        self.0 &= Self::FLAGS.0;
+        (key != 0).then_some(key)
     }
 }
 
@@ -253,13 +267,17 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
         self.now_ms = (self.now - self.start).as_millis() as u64;
         self.counts.turns += 1;
         self.counts.events += events.len() as u64;
+        // Whoever asks to be called again from here on has its next share in the next turn.
+        let mut again = mem::replace(&mut self.again, mem::take(&mut self.again_now));
 
         // 3. What the kernel reports. The token names a source by slot and generation: if an
         // earlier event of this batch had that source closed, the event is stale, and must not
         // reach whoever has the slot (or the descriptor) by now.
         for &Event { token, readiness } in &events {
             match live(&mut self.slots, token) {
-                Some(slot) if slot.waiting.is_connecting() => self.finish_connect(handler, token),
+                Some(slot) if slot.waiting.has(Waiting::CONNECTING) => {
+                    self.finish_connect(handler, token);
+                }
                 Some(_) => handler.ready(self, token, readiness),
                 None if token.slot() == WAKER_SLOT => {
                     self.waker.drain();
@@ -270,11 +288,10 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
         }
         self.events = events;
 
-        // 4. Sources that had more to do than one turn's share. Those that ask again now have
-        // their next share in the next turn.
-        let mut again = mem::replace(&mut self.again, mem::take(&mut self.again_now));
+        // 4. Sources that had more to do than the last turn's share.
         for token in again.drain(..) {
-            if self.source(token).is_some() {
+            if let Some(slot) = live(&mut self.slots, token) {
+                slot.waiting.clear(Waiting::AGAIN);
                 handler.ready(self, token, Readiness::NONE);
             }
         }
@@ -425,9 +442,15 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
     /// Has [`Handler::ready`] called for this source in the next turn, whatever the kernel says.
     ///
     /// For a source that stops before all is done so that others get their turn: with edge
-    /// triggering the kernel will not mention the rest again.
+    /// triggering the kernel will not mention the rest again. To ask twice is to ask once:
+    /// otherwise a source that asks whenever it is called, and of which the kernel has news each
+    /// turn, would be called once more in each turn than in the one before.
     pub fn again(&mut self, token: Token) {
-        self.again.push(token);
+        if let Some(slot) = live(&mut self.slots, token)
+            && !slot.waiting.set(Waiting::AGAIN)
+        {
+            self.again.push(token);
+        }
     }
 
     // ---- Connecting ----
@@ -465,7 +488,7 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
     fn finish_connect<H: Handler<S, P>>(&mut self, handler: &mut H, token: Token) {
         self.clear_deadline(token);
         let slot = live(&mut self.slots, token).expect("the caller looked");
-        slot.waiting = Waiting::NOTHING;
+        slot.waiting.clear(Waiting::CONNECTING);
         let result = sys::take_error(slot.source.as_fd());
         handler.connected(self, token, result);
     }
@@ -490,17 +513,16 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
         self.clear_deadline(token);
         let tick = self.ticks_from(at);
         if let Some(slot) = live(&mut self.slots, token) {
-            slot.waiting = slot.waiting.with_deadline(self.wheel.insert(tick, token));
+            slot.waiting.set_deadline(self.wheel.insert(tick, token));
         }
     }
 
     /// Unsets the deadline of a source, if it has one.
     pub fn clear_deadline(&mut self, token: Token) {
         if let Some(slot) = live(&mut self.slots, token)
-            && let Some(key) = slot.waiting.deadline()
+            && let Some(key) = slot.waiting.take_deadline()
         {
             self.wheel.remove(key);
-            slot.waiting = slot.waiting.without_deadline();
         }
     }
 
@@ -528,8 +550,8 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
             return;
         }
         let slot = live(&mut self.slots, token).expect("closing a source unsets its deadline");
-        let waiting = mem::replace(&mut slot.waiting, Waiting::NOTHING);
-        match waiting.is_connecting() {
+        slot.waiting.take_deadline();
+        match slot.waiting.clear(Waiting::CONNECTING) {
             true => handler.connected(self, token, Err(io::ErrorKind::TimedOut.into())),
             false => handler.deadline(self, token),
         }

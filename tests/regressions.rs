@@ -2,14 +2,19 @@
 
 mod support {
     pub(crate) mod heap;
+    pub(crate) mod scripted;
 }
 
-use c10k::Session;
+use std::os::fd::OwnedFd;
+
 use c10k::framing::{Delimiter, Framing, Scan};
+use c10k::poller::{Interest, Readiness};
 use c10k::service::Echo;
 use c10k::session::Ended;
+use c10k::{Reactor, Session};
 
 use support::heap::peak_of;
+use support::scripted::{Scripted, any_fd, poll, scripted, tape};
 
 /// What was sent was let go of only when nothing was left to send. A peer that always stayed a
 /// little behind, though never by more than is allowed, made the buffer grow for as long as it
@@ -61,5 +66,20 @@ fn a_panic_between_two_replies_cuts_off_neither() {
         assert_eq!(session.receive(b"!\n"), 0);
         assert_eq!(session.take_ended(), Some(Ended::Panicked));
         assert_eq!(session.unsent(), &b"a\nb\n"[sent..]);
+    }
+}
+
+/// Each ask to be called again was one more call. A source that always has more to do, and that
+/// the kernel reports in each turn as well, was called once more in each turn than in the one
+/// before; and its first call again came in the same turn.
+#[test]
+fn a_busy_source_does_not_get_a_greater_share_each_turn() {
+    let (mut reactor, script) = scripted();
+    let busy = reactor.add(any_fd(), Interest::READ).unwrap();
+    let mut tape = tape(|reactor: &mut Reactor<OwnedFd, Scripted>, _| reactor.again(busy));
+    for turn in 0..100 {
+        script.batch(&[(busy, Readiness::IN)]);
+        poll(&mut reactor, &mut tape);
+        assert_eq!(tape.take().len(), if turn == 0 { 1 } else { 2 }, "turn {turn}");
     }
 }
