@@ -7,7 +7,7 @@ use std::cell::{Ref, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::UnixDatagram;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -175,9 +175,9 @@ where
     reactor.turn(tape, Some(Duration::ZERO)).unwrap();
 }
 
-/// Something with a descriptor, where it does not matter what.
+/// Something with a descriptor that has nothing to read, and never will.
 pub(crate) fn any_fd() -> OwnedFd {
-    UnixStream::pair().unwrap().0.into()
+    UnixDatagram::unbound().unwrap().into()
 }
 
 /// A loop with a scripted poller, and the script.
