@@ -60,6 +60,7 @@ pub trait Handler<S: AsFd, P: Poller = Epoll> {
     fn ready(&mut self, reactor: &mut Reactor<S, P>, token: Token, readiness: Readiness);
 
     /// An outbound connection ([`Reactor::connect`]) is established, or has failed or timed out.
+    /// If it is established, [`ready`](Handler::ready) follows with what it is ready for.
     /// One that failed is still there to be looked at and [closed](Reactor::close).
     fn connected(&mut self, reactor: &mut Reactor<S, P>, token: Token, result: io::Result<()>) {
         if result.is_err() {
@@ -276,7 +277,7 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
         for &Event { token, readiness } in &events {
             match live(&mut self.slots, token) {
                 Some(slot) if slot.waiting.has(Waiting::CONNECTING) => {
-                    self.finish_connect(handler, token);
+                    self.finish_connect(handler, token, readiness);
                 }
                 Some(_) => handler.ready(self, token, readiness),
                 None if token.slot() == WAKER_SLOT => {
@@ -485,12 +486,21 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
     }
 
     /// The socket of a connection under way has something to say.
-    fn finish_connect<H: Handler<S, P>>(&mut self, handler: &mut H, token: Token) {
+    fn finish_connect<H>(&mut self, handler: &mut H, token: Token, readiness: Readiness)
+    where
+        H: Handler<S, P>,
+    {
         self.clear_deadline(token);
         let slot = live(&mut self.slots, token).expect("the caller looked");
         slot.waiting.clear(Waiting::CONNECTING);
         let result = sys::take_error(slot.source.as_fd());
+        let connected = result.is_ok();
         handler.connected(self, token, result);
+        // The peer's first data may have come in the same event, of which edge triggering will
+        // not speak again; and a one-shot has spent its shot.
+        if connected && self.source(token).is_some() {
+            handler.ready(self, token, readiness);
+        }
     }
 
     // ---- Time ----

@@ -5,16 +5,20 @@ mod support {
     pub(crate) mod scripted;
 }
 
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use c10k::framing::{Delimiter, Framing, Scan};
-use c10k::poller::{Interest, Readiness};
+use c10k::poller::{Interest, Readiness, Token};
 use c10k::service::Echo;
 use c10k::session::Ended;
-use c10k::{Reactor, Session};
+use c10k::sys::ConnectOptions;
+use c10k::{Addr, Reactor, Session};
 
 use support::heap::peak_of;
-use support::scripted::{Scripted, any_fd, poll, scripted, tape};
+use support::scripted::{Scripted, Told, any_fd, poll, quiet, scripted, tape, turn_until};
 
 /// What was sent was let go of only when nothing was left to send. A peer that always stayed a
 /// little behind, though never by more than is allowed, made the buffer grow for as long as it
@@ -82,4 +86,39 @@ fn a_busy_source_does_not_get_a_greater_share_each_turn() {
         poll(&mut reactor, &mut tape);
         assert_eq!(tape.take().len(), if turn == 0 { 1 } else { 2 }, "turn {turn}");
     }
+}
+
+/// A server that speaks first, such as one with a banner: what it said arrived together with the
+/// end of the handshake, in one event, of which only the latter was told. With edge triggering
+/// the kernel does not repeat the former.
+#[test]
+fn what_comes_together_with_a_connection_is_told() {
+    let (mut reactor, token, mut peer) = connecting(Duration::from_secs(3600), Interest::EDGE);
+    peer.write_all(b"220 hello").unwrap();
+    let mut tape = quiet();
+    turn_until(&mut reactor, &mut tape, 2);
+    assert_eq!(tape.told[0], Told::Connected(token, Ok(())));
+    assert_eq!(tape.told[1], Told::Ready(token, Readiness::IN | Readiness::OUT));
+}
+
+/// The one shot was spent on the end of the handshake, and the source never heard of anything
+/// else.
+#[test]
+fn a_connection_has_its_one_shot_left() {
+    let (mut reactor, token, _peer) = connecting(Duration::from_secs(3600), Interest::ONESHOT);
+    let mut tape = quiet();
+    turn_until(&mut reactor, &mut tape, 2);
+    poll(&mut reactor, &mut tape);
+    let ready = Told::Ready(token, Readiness::OUT);
+    assert_eq!(tape.told, [Told::Connected(token, Ok(())), ready]);
+}
+
+/// A connection whose handshake is over, though the reactor has not looked yet.
+fn connecting(timeout: Duration, how: Interest) -> (Reactor<OwnedFd>, Token, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = Addr::from(listener.local_addr().unwrap());
+    let interest = Interest::READ | Interest::WRITE | how;
+    let mut reactor = Reactor::new().unwrap();
+    let token = reactor.connect(&addr, &ConnectOptions::default(), timeout, interest, |fd| fd);
+    (reactor, token.unwrap(), listener.accept().unwrap().0)
 }

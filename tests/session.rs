@@ -333,7 +333,7 @@ proptest! {
     #[test]
     fn lines_as_the_oracle_says(
         frames in vec(vec(prop_oneof![any::<u8>(), Just(b'x')], 0..LEN_MAX + 2), 0..20),
-        tail in vec(b'a'..b'z', 0..LEN_MAX),
+        tail in vec(b'a'..=b'z', 0..LEN_MAX),
         pending_max in 0..60_u32,
         sizes in sizes(),
     ) {
