@@ -479,8 +479,11 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
         let token = self
             .insert(make(fd), interest | Interest::WRITE, Waiting::CONNECTING)
             .map_err(failed)?;
-        if connecting == Connecting::InProgress {
-            self.set_deadline(token, Instant::now() + timeout);
+        // A time-out that no clock will see is none.
+        if connecting == Connecting::InProgress
+            && let Some(at) = Instant::now().checked_add(timeout)
+        {
+            self.set_deadline(token, at);
         }
         Ok(token)
     }

@@ -113,6 +113,15 @@ fn a_connection_has_its_one_shot_left() {
     assert_eq!(tape.told, [Told::Connected(token, Ok(())), ready]);
 }
 
+/// `Duration::MAX` as a time-out, which is one way to say "none", was a panic.
+#[test]
+fn a_connection_may_take_for_ever() {
+    let (mut reactor, token, _peer) = connecting(Duration::MAX, Interest::EDGE);
+    let mut tape = quiet();
+    turn_until(&mut reactor, &mut tape, 1);
+    assert_eq!(tape.told, [Told::Connected(token, Ok(()))]);
+}
+
 /// A connection whose handshake is over, though the reactor has not looked yet.
 fn connecting(timeout: Duration, how: Interest) -> (Reactor<OwnedFd>, Token, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
