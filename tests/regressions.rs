@@ -131,3 +131,17 @@ fn connecting(timeout: Duration, how: Interest) -> (Reactor<OwnedFd>, Token, Tcp
     let token = reactor.connect(&addr, &ConnectOptions::default(), timeout, interest, |fd| fd);
     (reactor, token.unwrap(), listener.accept().unwrap().0)
 }
+
+/// When the first of two timers that waited in one slot of a coarser wheel moved to a finer one,
+/// the second was forgotten.
+#[test]
+fn two_timers_in_one_slot_of_a_coarser_wheel_both_come() {
+    let (mut reactor, _script) = scripted();
+    // Ticks 64 to 127 share a slot as long as now is before them.
+    let begin = reactor.now();
+    let first = reactor.set_timer(begin + Duration::from_millis(70));
+    let second = reactor.set_timer(begin + Duration::from_millis(100));
+    let mut tape = quiet();
+    turn_until(&mut reactor, &mut tape, 2);
+    assert_eq!(tape.told, [Told::Timer(first), Told::Timer(second)]);
+}
