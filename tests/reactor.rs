@@ -287,8 +287,8 @@ fn a_paused_source_gets_no_events_until_it_is_resumed() {
         poll(&mut reactor, &mut tape);
         assert_eq!(tape.told, []);
         assert!(reactor.source(token).is_some());
-        let watched_twice = reactor.pause(token).unwrap_err();
-        assert_eq!(watched_twice.raw_os_error(), Some(libc::ENOENT));
+        let paused_twice = reactor.pause(token).unwrap_err();
+        assert_eq!(paused_twice.raw_os_error(), Some(libc::ENOENT));
 
         reactor.resume(token, interest).unwrap();
         turn_until(&mut reactor, &mut tape, 1);

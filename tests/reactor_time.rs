@@ -59,6 +59,21 @@ fn deadlines_come_in_their_order_and_never_early() {
     assert!(has_no_timers(&reactor));
 }
 
+/// Not even by the fraction of a tick, where turns follow each other without a wait.
+#[test]
+fn ticks_round_up() {
+    let (mut reactor, script) = scripted();
+    for fraction in 1..=20 {
+        let at = Instant::now() + ms(1) + Duration::from_micros(50 * fraction);
+        reactor.set_timer(at);
+        let mut tape = tape(|reactor: &mut Fake, _| assert!(reactor.now() >= at, "early"));
+        while tape.told.is_empty() {
+            script.batch(&[]);
+            poll(&mut reactor, &mut tape);
+        }
+    }
+}
+
 #[test]
 fn a_source_has_one_deadline() {
     let mut reactor = Real::new().unwrap();

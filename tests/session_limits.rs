@@ -370,6 +370,22 @@ fn the_driver_may_close() {
 }
 
 #[test]
+fn a_close_changes_nothing_that_has_ended() {
+    let mut session = Session::new(Delimiter::new(b'\n').max_len(1), Echo);
+    session.receive(b"xx");
+    session.close();
+    assert_eq!(session.take_ended(), TOO_LONG, "the first reason counts");
+    flush(&mut session);
+    session.shut_down();
+    session.close();
+    assert!(session.wants_read() && !session.wants_shutdown(), "it is past that");
+    session.receive_eof();
+    session.close();
+    assert!(session.is_done());
+    assert_eq!(session.take_ended(), None);
+}
+
+#[test]
 fn a_close_drops_what_was_held_back() {
     let mut session = Session::new(Delimiter::new(b'\n'), Echo).pending_max(0);
     assert_eq!(session.receive(b"a\nb\n"), 1);

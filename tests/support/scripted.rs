@@ -21,7 +21,7 @@ pub(crate) struct Script {
     pub(crate) batches: VecDeque<Vec<Event>>,
     /// The time-outs of the waits there were.
     pub(crate) timeouts: Vec<Option<Duration>>,
-    /// The tokens added and deleted.
+    /// Which of the calls that change what is watched there were.
     pub(crate) calls: Vec<&'static str>,
 }
 
