@@ -1,0 +1,102 @@
+//! Where a server listens: several places, IPv4 and IPv6, names, paths.
+
+#![cfg(feature = "cli")]
+
+mod common;
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+
+use common::client::{connect_unix, try_connect};
+use common::{Server, ask, each_model, scratch_path};
+
+#[test]
+fn several_listeners_serve_alike() {
+    each_model(|model| {
+        let path = scratch_path("several", model);
+        let unix = format!("unix:{}", path.display());
+        let server = Server::listening(model, &["127.0.0.1:0", &unix, "127.0.0.1:0"], &[]);
+        assert_ne!(server.addr_at(0), server.addr_at(2));
+        assert_eq!(server.addrs[1], format!("unix {}", path.display()));
+        let mut first = server.connect();
+        let mut second = connect_unix(&path);
+        let mut third = common::connect(server.addr_at(2));
+        for round in 0..3 {
+            ask(&mut first, format!("first {round}\n").as_bytes(), b"first");
+            ask(&mut second, b"second\n", b"second\n");
+            ask(&mut third, b"third\n", b"third\n");
+            common::expect(&mut first, format!(" {round}\n").as_bytes());
+        }
+        assert_eq!(server.stop().summary().connections, 3);
+        assert!(!path.exists(), "the path is removed at the end");
+    });
+}
+
+#[test]
+fn ipv6() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        eprintln!("skipped: there is no IPv6 here");
+        return;
+    }
+    each_model(|model| {
+        let server = Server::listening(model, &["[::1]:0", "127.0.0.1:0"], &[]);
+        assert!(server.addr_at(0).is_ipv6());
+        ask(&mut server.connect(), b"six\n", b"six\n");
+        ask(&mut common::connect(server.addr_at(1)), b"four\n", b"four\n");
+    });
+}
+
+#[test]
+fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
+    each_model(|model| {
+        let path = scratch_path("stale", model);
+        let unix = format!("unix:{}", path.display());
+        // What a killed server leaves: a path that nobody listens on.
+        drop(UnixListener::bind(&path).expect("a path of our own"));
+        assert!(path.exists());
+        let server = Server::listening(model, &[&unix], &[]);
+        ask(&mut connect_unix(&path), b"new\n", b"new\n");
+
+        let mut args = vec!["serve", "--listen", &unix];
+        args.extend(model.args);
+        let second = common::server::c10k(&args).output().unwrap();
+        assert_eq!(second.status.code(), Some(2));
+        ask(&mut connect_unix(&path), b"still here\n", b"still here\n");
+        server.stop();
+        assert!(!path.exists());
+    });
+}
+
+#[test]
+fn a_stopped_server_leaves_its_address() {
+    each_model(|model| {
+        let server = Server::start(model, &[]);
+        let addr = server.addr();
+        let mut client = server.connect();
+        ask(&mut client, b"hello\n", b"hello\n");
+        // The server is the one to close first, so the connection goes to TIME-WAIT at its side.
+        server.signal(nix::sys::signal::Signal::SIGTERM);
+        common::expect_eof(&mut client);
+        drop(client);
+        assert!(server.wait().status.success());
+        assert!(try_connect(addr).is_err(), "nobody listens any more");
+        let again = Server::listening(model, &[&addr.to_string()], &[]);
+        ask(&mut again.connect(), b"again\n", b"again\n");
+    });
+}
+
+#[test]
+fn a_path_that_is_taken_away_does_not_matter_at_the_end() {
+    each_model(|model| {
+        let path = scratch_path("taken", model);
+        let unix = format!("unix:{}", path.display());
+        let server = Server::listening(model, &[&unix], &[]);
+        let mut client = connect_unix(&path);
+        ask(&mut client, b"1\n", b"1\n");
+        fs::remove_file(&path).unwrap();
+        ask(&mut client, b"2\n", b"2\n");
+        drop(client);
+        assert_eq!(server.stop().summary().requests, 2);
+    });
+}

@@ -1,0 +1,91 @@
+//! What the integration tests share: the program as a child, clients that cannot hang, faults.
+
+// Every test file is a crate of its own, and uses its part of this.
+#![allow(dead_code, unused_imports)]
+
+pub(crate) mod client;
+pub(crate) mod kernel;
+pub(crate) mod server;
+pub(crate) mod strace;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use c10k::server::{Model, Trigger};
+
+pub(crate) use client::{ask, connect, ends, exchange, expect, expect_eof, reset};
+pub(crate) use server::{Local, Outcome, Server};
+
+/// How long anything may take before a test fails. Never how long it should take.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Between two looks at a condition.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// A way to serve, as the command line and as the library name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Candidate {
+    pub(crate) name: &'static str,
+    pub(crate) args: &'static [&'static str],
+    pub(crate) model: Model,
+}
+
+pub(crate) const EPOLL: Candidate =
+    Candidate { name: "epoll", args: &["--model", "epoll"], model: Model::Epoll(Trigger::Edge) };
+
+pub(crate) const EPOLL_LEVEL: Candidate = Candidate {
+    name: "epoll level",
+    args: &["--model", "epoll", "--trigger", "level"],
+    model: Model::Epoll(Trigger::Level),
+};
+
+pub(crate) const THREADS: Candidate =
+    Candidate { name: "threads", args: &["--model", "threads"], model: Model::Threads };
+
+/// Everything here is true of each of these.
+pub(crate) const MODELS: &[Candidate] = &[EPOLL, EPOLL_LEVEL, THREADS];
+
+/// Runs a test against every model, all at once: most of a test is waiting. The thread that fails
+/// is named for its model.
+pub(crate) fn each_model(test: impl Fn(&Candidate) + Sync) {
+    each_of(MODELS, test);
+}
+
+/// Runs a test against the models given.
+pub(crate) fn each_of(models: &'static [Candidate], test: impl Fn(&Candidate) + Sync) {
+    let test = &test;
+    let failed: Vec<&str> = thread::scope(|scope| {
+        let start = |candidate: &'static Candidate| {
+            let builder = thread::Builder::new().name(format!("model {}", candidate.name));
+            builder.spawn_scoped(scope, move || test(candidate)).expect("a thread")
+        };
+        let running: Vec<_> = models.iter().map(|model| (model.name, start(model))).collect();
+        let ended = running.into_iter().map(|(name, thread)| (name, thread.join()));
+        ended.filter(|(_, result)| result.is_err()).map(|(name, _)| name).collect()
+    });
+    assert!(failed.is_empty(), "failed with {failed:?}; see above");
+}
+
+/// Waits for a condition to become true, and fails if it does not.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    assert!(comes_true(condition), "waited in vain for this: {what}");
+}
+
+/// Whether a condition becomes true in time.
+pub(crate) fn comes_true(mut condition: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + DEADLINE;
+    while !condition() {
+        if Instant::now() > end {
+            return false;
+        }
+        thread::sleep(PAUSE);
+    }
+    true
+}
+
+/// A path that no other test uses, for a socket: short, since `sun_path` is (`unix(7)`).
+pub(crate) fn scratch_path(name: &str, candidate: &Candidate) -> std::path::PathBuf {
+    let pid = std::process::id();
+    std::env::temp_dir().join(format!("c10k-{pid}-{name}-{}", candidate.name.replace(' ', "-")))
+}
