@@ -3,6 +3,8 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use crate::sys::{self, ListenOptions};
@@ -54,10 +56,14 @@ impl Drop for Listener {
     }
 }
 
-/// Removes a unix socket that a killed server left behind: one that nobody listens on.
+/// Removes a unix socket that a killed server left behind: one that nobody listens on. Only a
+/// socket: `connect(2)` says ECONNREFUSED of a file of any other kind too.
 fn remove_stale(path: &Path) -> io::Result<()> {
-    match std::os::unix::net::UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    match is_socket.then(|| UnixStream::connect(path)) {
+        Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path)
+        }
         _ => Ok(()),
     }
 }
