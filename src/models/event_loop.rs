@@ -90,9 +90,11 @@ where
     fn deadline(&mut self, reactor: &mut Loop<F, S, P>, token: Token) {
         let now_ms = reactor.now_ms();
         let Some(Source::Connection(connection)) = reactor.source(token) else { return };
-        if !connection.session().is_closing()
-            && let Some(timeout) = self.idle_timeout
-        {
+        // Lingering has a deadline of its own. Before that, replies that the peer is still taking
+        // are activity, also if they are its last.
+        let session = connection.session();
+        let lingers = session.is_closing() && !session.wants_write();
+        if !lingers && let Some(timeout) = self.idle_timeout {
             let idle = Duration::from_millis(now_ms.wrapping_sub(connection.active_ms()).into());
             if idle < timeout {
                 let at = reactor.now() + (timeout - idle);

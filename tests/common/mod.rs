@@ -45,6 +45,9 @@ pub(crate) const THREADS: Candidate =
 /// Everything here is true of each of these.
 pub(crate) const MODELS: &[Candidate] = &[EPOLL, EPOLL_LEVEL, THREADS];
 
+/// Those that serve from the loop, and never block.
+pub(crate) const EVENT_LOOPS: &[Candidate] = &[EPOLL, EPOLL_LEVEL];
+
 /// Runs a test against every model, all at once: most of a test is waiting. The thread that fails
 /// is named for its model.
 pub(crate) fn each_model(test: impl Fn(&Candidate) + Sync) {

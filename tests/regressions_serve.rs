@@ -1,0 +1,96 @@
+//! Bugs that there were in `c10k serve`. Each is here with the least that shows it.
+
+#![cfg(feature = "cli")]
+
+mod common;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::thread;
+use std::time::Duration;
+
+use common::client::assert_same;
+use common::kernel::peak_resident;
+use common::{EVENT_LOOPS, Server, ask, each_model, each_of, scratch_path};
+use nix::sys::socket::{setsockopt, sockopt};
+
+/// Asked to listen at the path of a file, it took the file for the socket of a dead server, and
+/// removed it: `connect(2)` says ECONNREFUSED of anything that is not a socket.
+#[test]
+fn listening_at_a_file_does_not_remove_it() {
+    each_model(|model| {
+        let path = scratch_path("file", model);
+        fs::write(&path, "precious").unwrap();
+        let listen = format!("unix:{}", path.display());
+        let mut args = vec!["serve", "--listen", &listen];
+        args.extend(model.args);
+        let mut child = common::server::c10k(&args).spawn().unwrap();
+        let ended = common::comes_true(|| child.try_wait().unwrap().is_some() || !path.exists());
+        let _ = child.kill();
+        let content = fs::read_to_string(&path);
+        let _ = fs::remove_file(&path);
+        assert!(ended);
+        assert_eq!(content.expect("the file is still there"), "precious");
+        assert_eq!(child.wait().unwrap().code(), Some(2));
+    });
+}
+
+/// What had been sent was given back only once *everything* was sent: with a peer that is always
+/// a little behind, the buffer grew with all that was ever sent.
+#[test]
+fn a_peer_that_is_always_behind_does_not_grow_the_send_buffer() {
+    const MEGABYTE: usize = 1 << 20;
+    const BEHIND: usize = 24;
+    const TOTAL: usize = 192;
+    let frame = [&[b'm'; (64 << 10) - 1][..], b"\n"].concat();
+    let frames = |megabytes: usize| 0..megabytes * MEGABYTE / frame.len();
+    // A thread that is blocked in `send` reads nothing meanwhile.
+    each_of(EVENT_LOOPS, |model| {
+        let server = Server::start(model, &["--max-pending", "32MiB"]);
+        let mut client = server.connect();
+        // What is under way must be in the server, not in the kernel.
+        setsockopt(&client, sockopt::RcvBuf, &(64 << 10)).unwrap();
+        ask(&mut client, b"x\n", b"x\n");
+        let before = peak_resident(server.pid());
+        frames(BEHIND).for_each(|_| client.write_all(&frame).unwrap());
+        let mut reply = vec![0; frame.len()];
+        for _ in frames(TOTAL) {
+            client.read_exact(&mut reply).expect("a reply");
+            assert_same(&reply, &frame);
+            client.write_all(&frame).unwrap();
+        }
+        let grown = peak_resident(server.pid()) - before;
+        assert!(grown < (4 * BEHIND * MEGABYTE) as u64, "{grown} bytes");
+    });
+}
+
+/// Once a connection was to be closed after its last replies, the idle deadline cut it off
+/// whether the peer was taking them or not.
+#[test]
+fn a_peer_that_takes_its_last_replies_slowly_gets_them_all() {
+    let prefix = "p".repeat(10_000);
+    let mut requests = b"\n".repeat(1600);
+    requests.extend([b'm'; 101]);
+    let mut replies = format!("{prefix}\n").repeat(1600).into_bytes();
+    replies.extend(b"error: frame too long\n");
+    each_model(|model| {
+        // All 16 MB may be pending at once, so the end is seen at once; the kernel takes a quarter.
+        let args = ["--prefix", &prefix, "--max-frame", "100", "--idle-timeout", "1500ms"];
+        let server = Server::start(model, &[&args[..], &["--max-pending", "64MiB"]].concat());
+        let mut client = server.connect();
+        client.write_all(&requests).unwrap();
+        let mut found = Vec::new();
+        let mut part = vec![0; 200_000];
+        loop {
+            // For three seconds in all, which is twice the time-out.
+            thread::sleep(Duration::from_millis(40));
+            match client.read(&mut part).expect("a reply") {
+                0 => break,
+                n => found.extend_from_slice(&part[..n]),
+            }
+        }
+        assert_same(&found, &replies);
+        drop(client);
+        assert_eq!(server.stop().count("idle_closed"), 0);
+    });
+}
