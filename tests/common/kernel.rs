@@ -11,6 +11,14 @@ pub(crate) fn fd_count(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).expect("a process of ours").count()
 }
 
+/// The number that the next descriptor of a process will have: the lowest that is free.
+pub(crate) fn next_fd(pid: u32) -> u64 {
+    let dir = fs::read_dir(format!("/proc/{pid}/fd")).expect("a process of ours");
+    let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().parse::<u64>();
+    let open: Vec<u64> = dir.map(|entry| name(entry.unwrap()).expect("a number")).collect();
+    (0..).find(|fd| !open.contains(fd)).expect("an end")
+}
+
 /// The threads of a process.
 pub(crate) fn thread_count(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/task")).expect("a process of ours").count()
@@ -40,14 +48,23 @@ pub(crate) fn anonymous(pid: u32) -> u64 {
 
 /// Changes the soft limit on descriptors of a process that is running, and returns the old one.
 pub(crate) fn set_fd_limit(pid: u32, soft: u64) -> u64 {
+    set_limit(pid, libc::RLIMIT_NOFILE, soft)
+}
+
+/// Changes the soft limit on the address space of a process that is running.
+pub(crate) fn set_address_space_limit(pid: u32, soft: u64) {
+    set_limit(pid, libc::RLIMIT_AS, soft);
+}
+
+fn set_limit(pid: u32, resource: libc::__rlimit_resource_t, soft: u64) -> u64 {
     let mut old = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     let pid = pid as libc::pid_t;
     // SAFETY: both pointers are null or to a struct that lives during the call.
-    let result = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, std::ptr::null(), &mut old) };
+    let result = unsafe { libc::prlimit(pid, resource, std::ptr::null(), &mut old) };
     assert_eq!(result, 0, "prlimit: {}", std::io::Error::last_os_error());
     let new = libc::rlimit { rlim_cur: soft, rlim_max: old.rlim_max };
     // SAFETY: as above.
-    let result = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, &new, std::ptr::null_mut()) };
+    let result = unsafe { libc::prlimit(pid, resource, &new, std::ptr::null_mut()) };
     assert_eq!(result, 0, "prlimit: {}", std::io::Error::last_os_error());
     old.rlim_cur
 }
