@@ -10,6 +10,10 @@ use std::net::TcpStream;
 use common::kernel::{anonymous, thread_count};
 use common::{Candidate, EPOLL, EPOLL_LEVEL, Server, THREADS, expect, wait_until};
 
+/// Resident bytes for an idle connection: its slot (88 with the framings and services that the
+/// program can choose from), its timer (24), and what the growing of the two arrays leaves behind.
+const EACH_MAX: f64 = 128.0;
+
 /// What one connection of a crowd says, and nobody else.
 fn words(n: usize) -> Vec<u8> {
     format!("connection {n} has this to say\n").into_bytes()
@@ -78,7 +82,7 @@ fn a_crowd_is_served_and_costs_little() {
         let size = allowed(10_000);
         let each = crowd_of(size, &model);
         println!("{}: {each:.1} bytes for each of {size} connections", model.name);
-        assert!(each <= 96.0, "{}: {each:.1} bytes for each connection", model.name);
+        assert!(each <= EACH_MAX, "{}: {each:.1} bytes for each connection", model.name);
     }
     let size = allowed(2_000);
     let each = crowd_of(size, &THREADS);
