@@ -162,6 +162,9 @@ impl Waiting {
 
 /// A turn longer than this is worth a warning: a service that blocks, or a machine that is full.
 const SLOW_TURN: Duration = Duration::from_millis(100);
+/// Time-outs are cut to this: a century, which is as good as for ever, and can be added to any
+/// [`Instant`] without overflow.
+pub(crate) const TIMEOUT_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// Room for this many sources from the start, so that the allocator maps pages for it: such memory
 /// is not resident until it is used, and grows by moving pages rather than by copying.
 const SLOTS_AT_START: usize = 4096;
@@ -293,7 +296,10 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
         for token in again.drain(..) {
             if let Some(slot) = live(&mut self.slots, token) {
                 slot.waiting.clear(Waiting::AGAIN);
-                handler.ready(self, token, Readiness::NONE);
+                // One that is not connected yet has nothing to be called for.
+                if !slot.waiting.has(Waiting::CONNECTING) {
+                    handler.ready(self, token, Readiness::NONE);
+                }
             }
         }
         self.again_now = again;
@@ -361,7 +367,7 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
     }
 
     /// Keeps a source but stops watching it, until [`resume`](Reactor::resume). Its deadline
-    /// stays.
+    /// stays, and an event that was reported before is still delivered in this turn.
     ///
     /// # Errors
     /// Those of [`Poller::delete`]; `ENOENT` for a source that is not there.
@@ -479,11 +485,8 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
         let token = self
             .insert(make(fd), interest | Interest::WRITE, Waiting::CONNECTING)
             .map_err(failed)?;
-        // A time-out that no clock will see is none.
-        if connecting == Connecting::InProgress
-            && let Some(at) = Instant::now().checked_add(timeout)
-        {
-            self.set_deadline(token, at);
+        if connecting == Connecting::InProgress {
+            self.set_deadline(token, Instant::now() + timeout.min(TIMEOUT_MAX));
         }
         Ok(token)
     }

@@ -258,7 +258,10 @@ impl<F: Framing, S: Service> Session<F, S> {
     #[inline]
     pub fn receive(&mut self, input: &[u8]) -> usize {
         match self.phase {
-            Phase::Open => self.guarded(|session, served| session.receive_open(input, served)),
+            Phase::Open => {
+                debug_assert!(!self.is_suspended(), "it did not want to read");
+                self.guarded(|session, served| session.receive_open(input, served))
+            }
             Phase::Lingering => {
                 self.discard(input.len());
                 0
@@ -289,7 +292,9 @@ impl<F: Framing, S: Service> Session<F, S> {
 
     /// Stops serving: what is unsent is still sent, then the connection is closed in good order.
     pub fn close(&mut self) {
-        self.end(Ended::ByDriver);
+        if !self.is_done() {
+            self.end(Ended::ByDriver);
+        }
     }
 
     // ---- Bytes out ----
@@ -382,7 +387,6 @@ impl<F: Framing, S: Service> Session<F, S> {
 
     #[inline]
     fn receive_open(&mut self, mut input: &[u8], served: &mut usize) {
-        debug_assert!(!self.is_suspended(), "it did not want to read");
         if self.held.is_some() {
             let Some(end) = self.finish_frame(input) else { return };
             *served += 1;

@@ -119,7 +119,7 @@ fn a_connection_may_take_for_ever() {
     let (mut reactor, token, _peer) = connecting(Duration::MAX, Interest::EDGE);
     let mut tape = quiet();
     turn_until(&mut reactor, &mut tape, 1);
-    assert_eq!(tape.told, [Told::Connected(token, Ok(()))]);
+    assert_eq!(tape.told[0], Told::Connected(token, Ok(())));
 }
 
 /// A connection whose handshake is over, though the reactor has not looked yet.

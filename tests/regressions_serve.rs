@@ -94,3 +94,14 @@ fn a_peer_that_takes_its_last_replies_slowly_gets_them_all() {
         assert_eq!(server.stop().count("idle_closed"), 0);
     });
 }
+
+/// A time-out that no clock can reach was added to the time of day, and the loop panicked.
+#[test]
+fn a_timeout_of_centuries_is_no_panic() {
+    const FOR_EVER: &str = "500000000000y";
+    each_model(|model| {
+        let server = Server::start(model, &["--idle-timeout", FOR_EVER, "--drain", FOR_EVER]);
+        ask(&mut server.connect(), b"hello\n", b"hello\n");
+        assert_eq!(server.stop().summary().requests, 1);
+    });
+}

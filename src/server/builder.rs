@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{Config, Server, Shared};
 use crate::framing::Framing;
 use crate::models::Model;
+use crate::reactor::TIMEOUT_MAX;
 use crate::server::listener::Listener;
 use crate::service::Service;
 use crate::session::PENDING_MAX;
@@ -105,14 +106,14 @@ impl<F, M> Builder<F, M> {
     /// long; `None` never does. Bytes of an unfinished frame do not count. Default: 30 s.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.config.idle_timeout = timeout.into();
+        self.config.idle_timeout = timeout.into().map(|timeout| timeout.min(TIMEOUT_MAX));
         self
     }
 
     /// How long to wait, once told to stop, for replies to be taken. Default: 5 s.
     #[must_use]
     pub fn drain(mut self, drain: Duration) -> Self {
-        self.config.drain = drain;
+        self.config.drain = drain.min(TIMEOUT_MAX);
         self
     }
 
