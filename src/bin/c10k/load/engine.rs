@@ -218,6 +218,7 @@ impl Engine<'_> {
             connect_s: self.connected_after.as_secs_f64(),
             measured_s: wall,
             requests,
+            requests_total: self.run.replied.get() - self.failures.lost,
             requests_per_s: requests as f64 / wall,
             latency_us: Latency::of(&self.run.latency.borrow()),
             load_cpu_us_per_request: per_request(self.window.load_cpu),

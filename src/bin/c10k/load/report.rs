@@ -26,6 +26,8 @@ pub(crate) struct Report {
     pub(crate) measured_s: f64,
     /// Replies within it.
     pub(crate) requests: u64,
+    /// Replies to all requests, those before and after the measured time included.
+    pub(crate) requests_total: u64,
     pub(crate) requests_per_s: f64,
     /// From a request to its reply. In a closed loop a slow server is asked less often, so that
     /// its slowness is seldom sampled: these are no more than what the requests made saw.

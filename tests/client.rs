@@ -1,0 +1,124 @@
+//! `c10k client`, against `c10k serve`.
+
+#![cfg(feature = "cli")]
+
+mod common;
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::process::{Output, Stdio};
+
+use common::server::c10k;
+use common::{EPOLL, Server, each_model};
+
+/// Runs the client with the arguments, and with `input` on its standard input.
+fn client(addr: &str, args: &[&str], input: &str) -> Output {
+    let mut command = c10k(&[&["client", addr], args].concat());
+    let mut child = command.stdin(Stdio::piped()).spawn().expect("the program");
+    child.stdin.take().unwrap().write_all(input.as_bytes()).expect("a client that reads");
+    child.wait_with_output().expect("a child of ours")
+}
+
+#[track_caller]
+fn prints(output: &Output, stdout: &str) {
+    let found = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(found, stdout, "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0));
+}
+
+/// It must end with this status, and say why in one line.
+#[track_caller]
+fn fails(output: &Output, status: i32, part: &str) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(status), "{stderr}");
+    let lines: Vec<&str> = stderr.lines().filter(|line| line.starts_with("c10k: ")).collect();
+    assert_eq!(lines.len(), 1, "{stderr}");
+    assert!(lines[0].contains(part), "{stderr}");
+}
+
+#[test]
+fn one_reply_for_each_message() {
+    each_model(|model| {
+        let server = Server::start(model, &[]);
+        let addr = server.addr().to_string();
+        prints(&client(&addr, &["hello", "", "a b"], ""), "hello\n\na b\n");
+        assert_eq!(server.stop().summary().requests, 3);
+    });
+}
+
+#[test]
+fn a_prompt_ends_at_eof_or_q() {
+    let server = Server::start(&EPOLL, &["--prefix", "got:"]);
+    let addr = server.addr().to_string();
+    prints(&client(&addr, &[], "one\ntwo"), "got:one\ngot:two\n");
+    prints(&client(&addr, &[], "one\nq\nnot asked\n"), "got:one\n");
+    assert_eq!(server.stop().summary().requests, 3);
+}
+
+#[test]
+fn delimiters_and_sums() {
+    let server = Server::start(&EPOLL, &["--delimiter", "0x1e"]);
+    let addr = server.addr().to_string();
+    prints(&client(&addr, &["--delimiter", "0x1e", "two\nlines"], ""), "two\nlines\n");
+
+    for framing in ["json", "delimiter"] {
+        let server = Server::start(&EPOLL, &["--protocol", "sum", "--framing", framing]);
+        let addr = server.addr().to_string();
+        let sums = ["--protocol", "sum", r#"{"A":7,"B":4}"#, "7 -8"];
+        prints(&client(&addr, &sums, ""), "{\"Sum\":11}\n{\"Sum\":-1}\n");
+        let output = client(&addr, &["--protocol", "sum", "seven"], "");
+        assert!(String::from_utf8_lossy(&output.stdout).starts_with("{\"Error\":"));
+    }
+}
+
+#[test]
+fn a_unix_socket_and_a_name() {
+    let path = common::scratch_path("client", &EPOLL);
+    let listen = format!("unix:{}", path.display());
+    let server = Server::listening(&EPOLL, &[&listen, "localhost:0"], &[]);
+    prints(&client(&listen, &["hello"], ""), "hello\n");
+    let port = server.addr_at(1).port();
+    prints(&client(&format!("localhost:{port}"), &["hello"], ""), "hello\n");
+}
+
+#[test]
+fn a_source_port_of_ones_own() {
+    let server = Server::listening(&EPOLL, &["127.0.0.1:0", "127.0.0.1:0"], &[]);
+    let (one, two) = (server.addr_at(0).to_string(), server.addr_at(1).to_string());
+    // A port that is free now, held by a listener that shares it with whoever asks to.
+    let source = reusable_listener();
+    let source = source.local_addr().unwrap().to_string();
+    fails(&client(&one, &["--source", &source, "hello"], ""), 2, "in use");
+    for addr in [one, two] {
+        prints(&client(&addr, &["--source", &source, "--reuse-port", "hello"], ""), "hello\n");
+    }
+    let loopback = server.addr_at(0).to_string();
+    prints(&client(&loopback, &["--source", "127.0.0.9", "hello"], ""), "hello\n");
+}
+
+fn reusable_listener() -> TcpListener {
+    let options = c10k::sys::ListenOptions { reuse_port: true, ..Default::default() };
+    let any = c10k::Addr::resolve("127.0.0.1:0").unwrap().remove(0);
+    TcpListener::from(c10k::sys::listen(&any, &options).unwrap())
+}
+
+#[test]
+fn what_goes_wrong_is_said_in_a_line() {
+    // Nobody listens here any more.
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    fails(&client(&gone, &["hello"], ""), 2, "Connection refused");
+    fails(&client("nowhere.invalid:80", &["hello"], ""), 2, "nowhere.invalid");
+    fails(&client("unix:/nonexistent/socket", &["hello"], ""), 2, "No such file");
+
+    // One that accepts and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = silent.local_addr().unwrap().to_string();
+    fails(&client(&addr, &["--timeout", "50ms", "hello"], ""), 1, "no reply within 50ms");
+
+    // One that hangs up.
+    let server = Server::start(&EPOLL, &["--max-frame", "4"]);
+    let addr = server.addr().to_string();
+    let output = client(&addr, &["too long", "next"], "");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "error: frame too long\n");
+    fails(&output, 1, "closed the connection");
+}
