@@ -9,9 +9,10 @@ use std::io::{Read, Write};
 use std::thread;
 use std::time::Duration;
 
-use common::client::assert_same;
-use common::kernel::peak_resident;
-use common::{EVENT_LOOPS, Server, ask, each_model, each_of, scratch_path};
+use common::client::{assert_same, try_connect};
+use common::kernel::{peak_resident, unacknowledged};
+use common::{EVENT_LOOPS, Server, ask, each_model, each_of, expect, scratch_path, wait_until};
+use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 
 /// Asked to listen at the path of a file, it took the file for the socket of a dead server, and
@@ -103,5 +104,32 @@ fn a_timeout_of_centuries_is_no_panic() {
         let server = Server::start(model, &["--idle-timeout", FOR_EVER, "--drain", FOR_EVER]);
         ask(&mut server.connect(), b"hello\n", b"hello\n");
         assert_eq!(server.stop().summary().requests, 1);
+    });
+}
+
+/// Told to stop, a thread closed its connection as soon as it had sent the replies. If the peer
+/// went on sending, that was a reset, which destroyed those still on their way.
+#[test]
+fn a_peer_that_goes_on_sending_gets_its_replies_at_the_end() {
+    const REQUESTS: usize = 1000;
+    let prefix = "p".repeat(1000);
+    let replies = format!("{prefix}\n").repeat(REQUESTS);
+    each_model(|model| {
+        let server = Server::start(model, &["--prefix", &prefix, "--drain", "20s"]);
+        let mut client = server.connect();
+        // So that most of the replies are still in the server's kernel.
+        setsockopt(&client, sockopt::RcvBuf, &(64 << 10)).unwrap();
+        client.write_all(&b"\n".repeat(REQUESTS)).unwrap();
+        wait_until("the requests to arrive", || unacknowledged(&client) == 0);
+        server.signal(Signal::SIGTERM);
+        wait_until("the listener to be closed", || try_connect(server.addr()).is_err());
+        for _ in 0..20 {
+            // It may be lost by now, or not be served any more. That is not the question.
+            let _ = client.write(b"\n");
+            thread::sleep(Duration::from_millis(2));
+        }
+        expect(&mut client, replies.as_bytes());
+        drop(client);
+        assert!(server.wait().summary().requests >= REQUESTS as u64);
     });
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::account_for_end;
@@ -14,6 +15,9 @@ use crate::sys::{self, Recv};
 /// How many bytes one read takes at most. Each connection has its own buffer here, so it is
 /// smaller than the event loop's one.
 const RECV_SIZE: usize = 16 * 1024;
+
+/// Between two looks at whether the replies have arrived, while stopping.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Serves one connection from here to its end.
 ///
@@ -46,6 +50,9 @@ pub(crate) fn serve<F: Framing, S: Service>(
         }
         if session.wants_shutdown() {
             account_for_end(session.take_ended(), counters, || sys::peer_addr(fd));
+            if stopping() {
+                outlast_replies(fd);
+            }
             sys::shutdown_write(fd)?;
             session.shut_down();
             patience = Patience::new(fd, Some(LINGER))?;
@@ -70,6 +77,27 @@ pub(crate) fn serve<F: Framing, S: Service>(
         let in_time = if served > 0 { patience.renew()? } else { patience.spend()? };
         if !in_time {
             return idle(session, counters);
+        }
+    }
+}
+
+/// Waits until the peer's kernel has the replies, for as long as there is progress.
+///
+/// Stopping has shut down the receiving side, so there is no waiting for the peer's EOF. What is
+/// worse, once both sides are shut down the kernel answers whatever the peer still sends by a
+/// reset (RFC 1122, 4.2.2.13), and so does a close with something unread. Either destroys the
+/// replies that are still on their way.
+fn outlast_replies(fd: BorrowedFd<'_>) {
+    let (mut left, mut since) = (usize::MAX, Instant::now());
+    let mut discarded = [0; 4096];
+    while since.elapsed() < LINGER {
+        match sys::unacknowledged(fd) {
+            Ok(0) | Err(_) => return,
+            Ok(now) if now < left => (left, since) = (now, Instant::now()),
+            Ok(_) => {}
+        }
+        if !matches!(sys::recv(fd, &mut discarded), Ok(Recv::Data(_))) {
+            thread::sleep(LOOK_AGAIN);
         }
     }
 }

@@ -11,7 +11,7 @@ use slab::Slab;
 use super::blocking;
 use crate::framing::Framing;
 use crate::poller::{Poller, Readiness, Token};
-use crate::server::{Config, LINGER, Protocol, Serve, Shared, Source};
+use crate::server::{Config, Protocol, Serve, Shared, Source};
 use crate::service::Service;
 use crate::{Reactor, sys};
 
@@ -124,10 +124,5 @@ fn serve<F, S, M>(
     if let Err(error) = blocking::serve(fd, &mut session, idle_timeout, counters, stopping) {
         log::debug!("a connection is lost: {error}");
         counters.error(&error);
-    }
-    if shared.is_stopping() {
-        // There is no waiting for the peer's EOF on a socket whose receiving side was shut down:
-        // close waits for it to have the replies instead.
-        let _ = sys::set_linger(fd, LINGER);
     }
 }

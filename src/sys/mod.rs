@@ -16,5 +16,5 @@ pub use process::{die_with_parent, pin_to_cpu, raise_fd_limit};
 pub use socket::{
     ConnectOptions, Connecting, ListenOptions, Recv, accept, connect, listen, local_addr,
     peer_addr, recv, send, set_io_timeout, set_linger, shutdown_both, shutdown_read,
-    shutdown_write, take_error,
+    shutdown_write, take_error, unacknowledged,
 };

@@ -291,6 +291,18 @@ pub fn set_linger(fd: BorrowedFd<'_>, time: Duration) -> io::Result<()> {
     Ok(setsockopt(&fd, sockopt::Linger, &linger)?)
 }
 
+/// How much was sent, and not yet acknowledged by the peer's kernel (`SIOCOUTQ`, `tcp(7)`); the
+/// FIN counts as a byte. For a unix socket, what the peer has not read.
+///
+/// # Errors
+/// Those of `ioctl(2)`; `EINVAL` for a listening socket.
+pub fn unacknowledged(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: SIOCOUTQ, which is called TIOCOUTQ too, writes an int to where the pointer points.
+    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &mut bytes) })?;
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
 /// The address a socket is bound to (`getsockname(2)`): after a bind to port 0, the port the
 /// kernel chose.
 ///

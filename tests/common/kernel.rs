@@ -1,10 +1,10 @@
 //! What `/proc` and a few system calls tell of a process and of a socket.
 
-// prlimit(2) and SIOCOUTQ have no safe wrapper in nix.
+// prlimit(2) has no safe wrapper in nix.
 #![allow(unsafe_code)]
 
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 
 /// The descriptors that a process has open.
 pub(crate) fn fd_count(pid: u32) -> usize {
@@ -71,9 +71,5 @@ fn set_limit(pid: u32, resource: libc::__rlimit_resource_t, soft: u64) -> u64 {
 
 /// The bytes that a socket has sent and the peer's kernel has not acknowledged (`tcp(7)`).
 pub(crate) fn unacknowledged(socket: &impl AsFd) -> usize {
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: SIOCOUTQ, which is TIOCOUTQ, writes an int to where the pointer points.
-    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &mut bytes) };
-    assert_eq!(result, 0, "SIOCOUTQ: {}", std::io::Error::last_os_error());
-    usize::try_from(bytes).expect("a number of bytes")
+    c10k::sys::unacknowledged(socket.as_fd()).expect("SIOCOUTQ")
 }
