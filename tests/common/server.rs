@@ -60,13 +60,24 @@ impl Server {
 
     #[track_caller]
     pub(crate) fn listening(candidate: &Candidate, listen: &[&str], args: &[&str]) -> Server {
+        Server::in_environment(candidate, listen, args, &[])
+    }
+
+    /// With environment variables of its own.
+    #[track_caller]
+    pub(crate) fn in_environment(
+        candidate: &Candidate,
+        listen: &[&str],
+        args: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Server {
         let mut all = vec!["serve"];
         for addr in listen {
             all.extend(["--listen", addr]);
         }
         all.extend(candidate.args);
         all.extend(args);
-        let mut child = c10k(&all).spawn().expect("the program");
+        let mut child = c10k(&all).envs(environment.iter().copied()).spawn().expect("the program");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped")).lines();
         let mut stderr = child.stderr.take().expect("piped");
         let stderr = thread::spawn(move || {
