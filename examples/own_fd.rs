@@ -61,16 +61,13 @@ impl Handler<Source> for Program {
             }),
             None => Ok(()),
         };
-        match result {
-            Err(error)
-                if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
-            {
-                // It stays ready, and would be reported in each turn: something must be done
-                // about it. Here that is to end.
-                self.failed = Some(error);
-                reactor.stop();
-            }
-            _ => {}
+        if let Err(error) = result
+            && !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+        {
+            // It stays ready, and would be reported in each turn: something must be done about it.
+            // Here that is to end.
+            self.failed = Some(error);
+            reactor.stop();
         }
     }
 
