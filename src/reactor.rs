@@ -206,6 +206,8 @@ pub struct Reactor<S, P: Poller = Epoll> {
     events: Vec<Event>,
     start: Instant,
     now: Instant,
+    /// When the last turn ended.
+    turned_at: Instant,
     /// `now` in ticks of the wheel.
     now_ms: u64,
     counts: Turns,
@@ -244,6 +246,7 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
             events: Vec::new(),
             start,
             now: start,
+            turned_at: start,
             now_ms: 0,
             counts: Turns::default(),
             stopped: false,
@@ -310,7 +313,8 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
         }
         handler.turned(self);
 
-        let took = self.now.elapsed();
+        self.turned_at = Instant::now();
+        let took = self.turned_at - self.now;
         if took > SLOW_TURN {
             log::warn!(
                 "one turn of the loop took {took:.1?}: whatever else was ready waited for it"
@@ -580,9 +584,9 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
     }
 
     fn until_next_timer(&self) -> Option<Duration> {
-        // The last turn may have been long: this wants the time as it is.
         let at = Duration::from_millis(self.wheel.next_tick()?);
-        Some(at.saturating_sub(self.start.elapsed()))
+        // From the end of the last turn, which may have been long.
+        Some(at.saturating_sub(self.turned_at - self.start))
     }
 
     // ---- The rest ----

@@ -134,6 +134,7 @@ pub struct SendBuffer {
 const SPARE_CAPACITY_MAX: usize = 256 * 1024;
 
 impl SendBuffer {
+    #[inline]
     fn unsent(&self) -> &[u8] {
         &self.bytes[self.sent..]
     }
@@ -146,6 +147,41 @@ impl SendBuffer {
             self.bytes.drain(..self.sent);
             self.sent = 0;
         }
+    }
+
+    /// Has the service answer one request. Returns why that was the last one, if it was.
+    #[inline]
+    fn answer<F: Framing, S: Service>(
+        &mut self,
+        framing: &F,
+        service: &mut S,
+        request: &[u8],
+    ) -> Option<Ended> {
+        match self.append(framing, |reply| service.call(request, reply)) {
+            Outcome::Reject if !framing.resyncs() => Some(Ended::Malformed),
+            Outcome::Close => Some(Ended::ByService),
+            Outcome::Reply | Outcome::Silence | Outcome::Reject => None,
+        }
+    }
+
+    /// Appends one reply, ended as the framing would have it.
+    #[inline]
+    fn append<F: Framing>(
+        &mut self,
+        framing: &F,
+        write: impl FnOnce(&mut Reply<'_>) -> Outcome,
+    ) -> Outcome {
+        self.compact();
+        self.mark = Some(self.bytes.len());
+        let mut reply = Reply::new(&mut self.bytes);
+        let outcome = write(&mut reply);
+        if outcome == Outcome::Silence {
+            reply.clear();
+        } else if let Some(bytes) = reply.into_terminated() {
+            framing.end_reply(bytes);
+        }
+        self.mark = None;
+        outcome
     }
 
     fn clear(&mut self) {
@@ -303,12 +339,10 @@ impl<F: Framing, S: Service> Session<F, S> {
     /// framing ends it like a reply.
     pub fn push(&mut self, write: impl FnOnce(&mut S, &mut Reply<'_>)) {
         let out = self.out.get_or_insert_default();
-        out.compact();
-        let mut reply = Reply::new(&mut out.bytes);
-        write(&mut self.service, &mut reply);
-        if let Some(reply) = reply.into_terminated() {
-            self.framing.end_reply(reply);
-        }
+        out.append(&self.framing, |reply| {
+            write(&mut self.service, reply);
+            Outcome::Reply
+        });
     }
 
     /// The bytes to send next.
@@ -433,13 +467,25 @@ impl<F: Framing, S: Service> Session<F, S> {
     #[inline]
     fn serve(&mut self, input: &[u8], scan: &mut F::State, served: &mut usize) -> usize {
         let mut at = 0;
-        while at < input.len() && self.phase != Phase::Closing && !self.is_over_pending() {
+        if self.phase == Phase::Closing || self.is_over_pending() {
+            return at;
+        }
+        while at < input.len() {
             match self.framing.scan(scan, 0, &input[at..]) {
                 Scan::Frame { end, trailer } => {
-                    self.call(&input[at..at + end - trailer]);
+                    let request = &input[at..at + end - trailer];
+                    let out = self.out.get_or_insert_default();
+                    let ended = out.answer(&self.framing, &mut self.service, request);
                     at += end;
                     *served += 1;
                     *scan = F::State::default();
+                    let full = out.unsent().len() > self.bound as usize;
+                    if let Some(why) = ended {
+                        self.end(why);
+                    }
+                    if full || ended.is_some() {
+                        break;
+                    }
                 }
                 Scan::Skip(blank) => at += blank,
                 Scan::Incomplete => break,
@@ -480,37 +526,20 @@ impl<F: Framing, S: Service> Session<F, S> {
         }
     }
 
-    /// Has the service answer one request.
-    #[inline]
+    /// Serves one request that is not served in a row with others.
     fn call(&mut self, request: &[u8]) {
         let out = self.out.get_or_insert_default();
-        out.compact();
-        out.mark = Some(out.bytes.len());
-        let mut reply = Reply::new(&mut out.bytes);
-        let outcome = self.service.call(request, &mut reply);
-        if outcome == Outcome::Silence {
-            reply.clear();
-        } else if let Some(reply) = reply.into_terminated() {
-            self.framing.end_reply(reply);
-        }
-        out.mark = None;
-        match outcome {
-            Outcome::Reject if !self.framing.resyncs() => self.end(Ended::Malformed),
-            Outcome::Close => self.end(Ended::ByService),
-            _ => {}
+        if let Some(why) = out.answer(&self.framing, &mut self.service, request) {
+            self.end(why);
         }
     }
 
     fn refuse(&mut self, why: Refusal) {
         let out = self.out.get_or_insert_default();
-        out.compact();
-        out.mark = Some(out.bytes.len());
-        let mut reply = Reply::new(&mut out.bytes);
-        self.service.refuse(why, &mut reply);
-        if let Some(reply) = reply.into_terminated() {
-            self.framing.end_reply(reply);
-        }
-        out.mark = None;
+        out.append(&self.framing, |reply| {
+            self.service.refuse(why, reply);
+            Outcome::Reply
+        });
         self.end(Ended::Refused(why));
     }
 
