@@ -6,10 +6,12 @@ mod common;
 
 use std::io::{Read, Write};
 use std::thread;
+use std::time::Duration;
 
 use common::client::{assert_same, is_end, write_until_lost};
 use common::kernel::peak_resident;
 use common::{Server, ask, each_model, ends, expect, expect_eof};
+use nix::sys::socket::{setsockopt, sockopt};
 
 const TOO_LONG: &[u8] = b"error: frame too long\n";
 
@@ -110,6 +112,26 @@ fn the_error_arrives_although_the_client_keeps_sending() {
         }
         let sent = sending.join().unwrap();
         assert!(sent < 1 << 30, "the server took it all");
+    });
+}
+
+#[test]
+fn the_error_arrives_behind_replies_on_their_way() {
+    // The replies are in the server's kernel when the frame is refused: a reset would destroy
+    // them, and the error behind them.
+    let prefix = "p".repeat(1000);
+    let want = format!("{prefix}\n").repeat(1000) + "error: frame too long\n";
+    each_model(|model| {
+        let server = Server::start(model, &["--prefix", &prefix, "--max-frame", "100"]);
+        let mut client = server.connect();
+        setsockopt(&client, sockopt::RcvBuf, &(64 << 10)).unwrap();
+        client.write_all(&b"\n".repeat(1000)).unwrap();
+        for _ in 0..20 {
+            client.write_all(&[b'm'; 100]).unwrap();
+            thread::sleep(Duration::from_millis(1));
+        }
+        expect(&mut client, want.as_bytes());
+        expect_eof(&mut client);
     });
 }
 
