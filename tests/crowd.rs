@@ -55,7 +55,8 @@ fn crowd_of(size: usize, candidate: &Candidate) -> f64 {
     wait_until("the descriptors to be given back", || server.fds() == fds);
     grow(&server, &mut crowd, 200);
     drop(crowd);
-    wait_until("the rest of them too", || server.fds() == fds - 100);
+    wait_until("the rest of them too", || server.connections() == 0);
+    assert_eq!(server.fds(), fds - 100, "nothing else was left open either");
     wait_until("the threads to end", || thread_count(server.pid()) == 1);
 
     let summary = server.stop().summary();

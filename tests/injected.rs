@@ -68,7 +68,7 @@ fn an_interrupted_call_is_made_again() {
 #[test]
 fn an_interrupted_wait_loses_no_timer() {
     each_of(EVENT_LOOPS, |model| {
-        let server = Server::start(model, &["--idle-timeout", "300ms"]);
+        let server = Server::start(model, &["--idle-timeout", "1s"]);
         let strace = inject!(&server, "?epoll_wait,?epoll_pwait", EVERY_SECOND);
         let mut clients: Vec<_> = (0..10).map(|_| server.connect()).collect();
         clients.iter_mut().for_each(|client| expect_eof(client));

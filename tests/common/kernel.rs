@@ -11,6 +11,14 @@ pub(crate) fn fd_count(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).expect("a process of ours").count()
 }
 
+/// The sockets among them.
+pub(crate) fn socket_count(pid: u32) -> usize {
+    let dir = fs::read_dir(format!("/proc/{pid}/fd")).expect("a process of ours");
+    // One that was closed just now has no target any more.
+    let targets = dir.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
+}
+
 /// The number that the next descriptor of a process will have: the lowest that is free.
 pub(crate) fn next_fd(pid: u32) -> u64 {
     let dir = fs::read_dir(format!("/proc/{pid}/fd")).expect("a process of ours");

@@ -18,6 +18,8 @@ pub(crate) struct Server {
     stdout: Lines<BufReader<ChildStdout>>,
     /// Read by a thread, so that a server that logs a lot does not wait for us.
     stderr: Option<JoinHandle<String>>,
+    /// The sockets it had before anybody could have been accepted.
+    listeners: usize,
     /// What it says it listens on, as in `tcp 127.0.0.1:7000`.
     pub(crate) addrs: Vec<String>,
 }
@@ -94,7 +96,8 @@ impl Server {
             let addr = line.strip_prefix("listening on ").expect("nothing but its addresses");
             addrs.push(addr.to_owned());
         }
-        Server { child, stdout, stderr: Some(stderr), addrs }
+        let listeners = kernel::socket_count(child.id());
+        Server { child, stdout, stderr: Some(stderr), listeners, addrs }
     }
 
     /// The TCP address that was asked for first, or second, ...
@@ -118,6 +121,11 @@ impl Server {
 
     pub(crate) fn fds(&self) -> usize {
         kernel::fd_count(self.pid())
+    }
+
+    /// The connections that it has open.
+    pub(crate) fn connections(&self) -> usize {
+        kernel::socket_count(self.pid()) - self.listeners
     }
 
     pub(crate) fn is_running(&mut self) -> bool {
