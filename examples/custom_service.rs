@@ -10,7 +10,6 @@
 
 use std::collections::HashMap;
 use std::env;
-use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use c10k::framing::Delimiter;
@@ -48,7 +47,7 @@ impl Service for Store {
                 reply.extend(b"OK");
             }
             (Some(b"QUIT"), None, None) => {
-                let _ = write!(reply, "BYE after {} requests", self.requests); // cannot fail
+                write!(reply, "BYE after {} requests", self.requests); // cannot fail
                 return Outcome::Close; // once the reply is sent
             }
             _ => {

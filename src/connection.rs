@@ -152,12 +152,13 @@ impl<F: Framing, S: Service> Connection<F, S> {
     /// With level triggering: what to watch for from now on, if that has changed. It is what the
     /// session would act upon; anything else would be reported in every turn.
     pub fn take_interest_change(&mut self) -> Option<Interest> {
-        let wanted = match (self.session.wants_read(), self.session.wants_write()) {
-            (true, true) => Interest::READ | Interest::WRITE,
-            (true, false) => Interest::READ,
-            (false, true) => Interest::WRITE,
-            (false, false) => Interest::NONE,
-        };
+        let mut wanted = Interest::NONE;
+        if self.session.wants_read() {
+            wanted |= Interest::READ;
+        }
+        if self.session.wants_write() {
+            wanted |= Interest::WRITE;
+        }
         let changed = wanted != self.watched;
         self.watched = wanted;
         changed.then_some(wanted)

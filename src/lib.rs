@@ -21,7 +21,6 @@
 //! ```
 //! use std::io::{Read, Write};
 //! use std::net::{TcpListener, TcpStream};
-//! use std::os::fd::AsFd;
 //! use c10k::poller::{Epoll, Interest, Poller, Token};
 //!
 //! let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -29,11 +28,11 @@
 //!
 //! let mut poller = Epoll::new()?;
 //! let mut events = Vec::new();
-//! poller.add(listener.as_fd(), Token(0), Interest::READ)?;
+//! poller.add(&listener, Token(0), Interest::READ)?;
 //! poller.wait(&mut events, None)?; // readable: `accept` will not block
 //! let (mut peer, _) = listener.accept()?;
 //!
-//! poller.add(peer.as_fd(), Token(1), Interest::READ)?;
+//! poller.add(&peer, Token(1), Interest::READ)?;
 //! client.write_all(b"ping")?;
 //! poller.wait(&mut events, None)?; // readable: `recv` will not block
 //! assert_eq!(events[0].token, Token(1));
@@ -159,7 +158,7 @@
 //! impl Service for Count {
 //!     fn call(&mut self, request: &[u8], reply: &mut Reply<'_>) -> Outcome {
 //!         self.0 += 1;
-//!         let _ = write!(reply, "{}: {} bytes", self.0, request.len());
+//!         write!(reply, "{}: {} bytes", self.0, request.len());
 //!         Outcome::Reply
 //!     }
 //! }

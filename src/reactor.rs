@@ -396,8 +396,8 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
     /// Drops a source, which closes its descriptor. Its deadline is unset, and events already
     /// reported for it are not delivered. Returns whether it was there.
     ///
-    /// The descriptor must not have been duplicated, or epoll goes on watching it (`epoll(7)`);
-    /// take such a source out with [`remove`](Reactor::remove).
+    /// Dropping it must close the descriptor, and nobody may hold a duplicate: epoll would go on
+    /// watching it (`epoll(7)`). Take any other source out with [`remove`](Reactor::remove).
     pub fn close(&mut self, token: Token) -> bool {
         match self.take(token) {
             Some(source) => {

@@ -23,7 +23,7 @@
 //! ```
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::sync::Arc;
 
 /// Answers requests. Each connection has a service of its own, so its fields are the state of
@@ -40,7 +40,7 @@ pub trait Service {
     /// Says why a request was refused before it came here: a frame over its limit. The
     /// connection is closed after this reply.
     fn refuse(&mut self, why: Refusal, reply: &mut Reply<'_>) {
-        let _ = write!(reply, "error: {why}");
+        write!(reply, "error: {why}");
     }
 }
 
@@ -94,6 +94,12 @@ impl<'a> Reply<'a> {
         self.out.extend_from_slice(bytes);
     }
 
+    /// What `write!(reply, "...")` calls: it cannot fail, so there is no result to look at.
+    pub fn write_fmt(&mut self, args: fmt::Arguments<'_>) {
+        // Only a formatting trait that lies returns an error.
+        let _ = io::Write::write_fmt(self.out, args);
+    }
+
     /// Leaves out what the framing puts at the end of a reply.
     pub fn unterminated(&mut self) {
         self.terminated = false;
@@ -120,7 +126,7 @@ impl<'a> Reply<'a> {
     }
 }
 
-impl Write for Reply<'_> {
+impl io::Write for Reply<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.extend(bytes);
         Result::Ok(bytes.len())

@@ -1,7 +1,6 @@
 //! The sum service: `{"A":7,"B":4}` is answered by `{"Sum":11}`.
 
 use std::fmt;
-use std::io::Write;
 
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
@@ -34,7 +33,7 @@ impl Service for Sum {
         };
         match sum {
             Ok(sum) => {
-                let _ = write!(reply, "{{\"Sum\":{sum}}}");
+                write!(reply, "{{\"Sum\":{sum}}}");
                 Outcome::Reply
             }
             Err(why) => {
@@ -51,7 +50,7 @@ impl Service for Sum {
 
 fn write_error(why: &str, reply: &mut Reply<'_>) {
     let why = serde_json::Value::from(why);
-    let _ = write!(reply, "{{\"Error\":{why}}}");
+    write!(reply, "{{\"Error\":{why}}}");
 }
 
 /// A request. serde's derive matches keys to the letter, so this is by hand.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -56,15 +56,15 @@ impl Poller for Epoll {
         Epoll::with_batch(BATCH)
     }
 
-    fn add(&mut self, fd: BorrowedFd<'_>, token: Token, interest: Interest) -> io::Result<()> {
+    fn add(&mut self, fd: impl AsFd, token: Token, interest: Interest) -> io::Result<()> {
         Ok(self.epoll.add(fd, EpollEvent::new(flags(interest), token.0))?)
     }
 
-    fn modify(&mut self, fd: BorrowedFd<'_>, token: Token, interest: Interest) -> io::Result<()> {
+    fn modify(&mut self, fd: impl AsFd, token: Token, interest: Interest) -> io::Result<()> {
         Ok(self.epoll.modify(fd, &mut EpollEvent::new(flags(interest), token.0))?)
     }
 
-    fn delete(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
+    fn delete(&mut self, fd: impl AsFd) -> io::Result<()> {
         Ok(self.epoll.delete(fd)?)
     }
 

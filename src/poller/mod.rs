@@ -6,7 +6,6 @@
 //!
 //! ```
 //! use std::io::Write;
-//! use std::os::fd::AsFd;
 //! use std::time::Duration;
 //! use c10k::poller::{Epoll, Interest, Poller, Token};
 //!
@@ -15,7 +14,7 @@
 //! let mut events = Vec::new();
 //!
 //! // The token is yours: the poller hands it back with each event.
-//! poller.add(reader.as_fd(), Token(7), Interest::READ)?;
+//! poller.add(&reader, Token(7), Interest::READ)?;
 //! poller.wait(&mut events, Some(Duration::ZERO))?;
 //! assert!(events.is_empty(), "nothing was written yet");
 //!
@@ -30,8 +29,8 @@ mod epoll;
 
 use std::fmt;
 use std::io;
-use std::ops::BitOr;
-use std::os::fd::BorrowedFd;
+use std::ops::{BitOr, BitOrAssign};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 pub use epoll::Epoll;
@@ -56,19 +55,19 @@ pub trait Poller: Sized {
     /// # Errors
     /// `EEXIST` if it is watched already; `EPERM` for what cannot be waited for (a regular
     /// file); `EINVAL` for an interest that this backend does not know; `ENOSPC` and `ENOMEM`.
-    fn add(&mut self, fd: BorrowedFd<'_>, token: Token, interest: Interest) -> io::Result<()>;
+    fn add(&mut self, fd: impl AsFd, token: Token, interest: Interest) -> io::Result<()>;
 
     /// Replaces the token and the interest of a watched `fd`.
     ///
     /// # Errors
     /// `ENOENT` if it is not watched; `EINVAL` and `ENOMEM` as for [`add`](Poller::add).
-    fn modify(&mut self, fd: BorrowedFd<'_>, token: Token, interest: Interest) -> io::Result<()>;
+    fn modify(&mut self, fd: impl AsFd, token: Token, interest: Interest) -> io::Result<()>;
 
     /// Stops watching `fd`.
     ///
     /// # Errors
     /// `ENOENT` if it is not watched.
-    fn delete(&mut self, fd: BorrowedFd<'_>) -> io::Result<()>;
+    fn delete(&mut self, fd: impl AsFd) -> io::Result<()>;
 
     /// Replaces the content of `events` by what is ready, waiting until there is something or
     /// `timeout` has passed; `None` waits for ever.
@@ -141,6 +140,12 @@ impl BitOr for Interest {
     type Output = Interest;
     fn bitor(self, other: Interest) -> Interest {
         self.union(other)
+    }
+}
+
+impl BitOrAssign for Interest {
+    fn bitor_assign(&mut self, other: Interest) {
+        *self = self.union(other);
     }
 }
 

@@ -6,7 +6,7 @@
 use std::cell::{Ref, RefCell};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -48,17 +48,17 @@ impl Poller for Scripted {
         Ok(Scripted::default())
     }
 
-    fn add(&mut self, _: BorrowedFd<'_>, _: Token, _: Interest) -> io::Result<()> {
+    fn add(&mut self, _: impl AsFd, _: Token, _: Interest) -> io::Result<()> {
         self.0.borrow_mut().calls.push("add");
         Ok(())
     }
 
-    fn modify(&mut self, _: BorrowedFd<'_>, _: Token, _: Interest) -> io::Result<()> {
+    fn modify(&mut self, _: impl AsFd, _: Token, _: Interest) -> io::Result<()> {
         self.0.borrow_mut().calls.push("modify");
         Ok(())
     }
 
-    fn delete(&mut self, _: BorrowedFd<'_>) -> io::Result<()> {
+    fn delete(&mut self, _: impl AsFd) -> io::Result<()> {
         self.0.borrow_mut().calls.push("delete");
         Ok(())
     }

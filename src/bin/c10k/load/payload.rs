@@ -1,8 +1,6 @@
 //! What is sent, and what must come back: a different message for each connection and each
 //! request, so that a reply to another one is noticed.
 
-use std::io::Write;
-
 use c10k::service::Reply;
 
 use crate::protocol::Protocol;
@@ -47,7 +45,7 @@ impl Payload {
                 out.extend(&template[id.len()..]);
             }
             Payload::Sum => {
-                let _ = write!(out, "{{\"A\":{connection},\"B\":{number}}}");
+                write!(out, "{{\"A\":{connection},\"B\":{number}}}");
             }
         }
     }
