@@ -6,10 +6,10 @@ mod common;
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 
 use common::client::{connect_unix, try_connect};
-use common::{Server, ask, each_model, scratch_path};
+use common::{Server, ask, each_model, scratch_path, wait_until};
 
 #[test]
 fn several_listeners_serve_alike() {
@@ -55,6 +55,8 @@ fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
         // What a killed server leaves: a path that nobody listens on.
         drop(UnixListener::bind(&path).expect("a path of our own"));
         assert!(path.exists());
+        // A child that another test is just starting has it too, until it execs.
+        wait_until("nobody to listen", || UnixStream::connect(&path).is_err());
         let server = Server::listening(model, &[&unix], &[]);
         ask(&mut connect_unix(&path), b"new\n", b"new\n");
 
