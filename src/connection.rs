@@ -11,7 +11,7 @@ use crate::Session;
 use crate::framing::Framing;
 use crate::poller::{Interest, Readiness};
 use crate::service::Service;
-use crate::session::SendBuffer;
+use crate::session::{LINGER, SendBuffer};
 use crate::sys::{self, Recv};
 
 /// How many bytes one read takes at most, and so how much work one connection can make in a
@@ -215,7 +215,7 @@ impl<F: Framing, S: Service> Connection<F, S> {
         }
         self.flush(now_ms, traffic)?;
         self.session.reclaim(&mut work.send);
-        self.next_step()
+        self.next_step(now_ms)
     }
 
     /// Sends what the kernel will take.
@@ -235,9 +235,14 @@ impl<F: Framing, S: Service> Connection<F, S> {
     }
 
     #[inline]
-    fn next_step(&mut self) -> io::Result<Step> {
+    fn next_step(&mut self, now_ms: u32) -> io::Result<Step> {
         // Not while it holds requests that wait for room for their replies.
         if self.draining && !self.readable && self.session.wants_read() {
+            let idle_ms = now_ms.wrapping_sub(self.active_ms);
+            if u128::from(idle_ms) >= LINGER.as_millis() && !self.session.wants_write() {
+                // Its last reply has had all the time that lingering would give it.
+                return Ok(Step::Close);
+            }
             self.session.close();
         }
         if self.session.wants_shutdown() {

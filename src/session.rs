@@ -40,6 +40,7 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use crate::framing::{Framing, Scan};
 use crate::service::{Outcome, Refusal, Reply, Service};
@@ -50,6 +51,9 @@ pub const PENDING_MAX: u32 = 1024 * 1024;
 /// How many bytes a closing session discards, waiting for the peer to have read what it was
 /// sent: 1 MiB. A peer that sends more than this is cut off.
 pub const LINGER_MAX: u32 = 1024 * 1024;
+
+/// How long a connection that is being closed should be given to end by itself: two seconds.
+pub const LINGER: Duration = Duration::from_secs(2);
 
 /// The protocol state of one connection.
 pub struct Session<F: Framing, S> {

@@ -10,9 +10,9 @@ use std::net::TcpStream;
 use common::kernel::{anonymous, thread_count};
 use common::{Candidate, EPOLL, EPOLL_LEVEL, Server, THREADS, expect, wait_until};
 
-/// Resident bytes for an idle connection: its slot (88 with the framings and services that the
-/// program can choose from), its timer (24), and what the growing of the two arrays leaves behind.
-const EACH_MAX: f64 = 128.0;
+/// Resident bytes for an idle connection: its slot (64 at most), its timer (24), and its share of
+/// pages begun.
+const EACH_MAX: f64 = 96.0;
 
 /// What one connection of a crowd says, and nobody else.
 fn words(n: usize) -> Vec<u8> {

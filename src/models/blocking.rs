@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use super::account_for_end;
 use crate::Session;
 use crate::framing::Framing;
-use crate::server::{Counters, LINGER};
+use crate::server::Counters;
 use crate::service::Service;
+use crate::session::LINGER;
 use crate::sys::{self, Recv};
 
 /// How many bytes one read takes at most. Each connection has its own buffer here, so it is

@@ -9,8 +9,9 @@ use super::{Trigger, account_for_end};
 use crate::connection::{Connection, Step, Workspace};
 use crate::framing::Framing;
 use crate::poller::{Interest, Poller, Readiness, Token};
-use crate::server::{LINGER, Protocol, Serve, Shared, Source};
+use crate::server::{Protocol, Serve, Shared, Source};
 use crate::service::Service;
+use crate::session::LINGER;
 use crate::{Reactor, sys};
 
 /// Serves connections from the loop that accepts them.

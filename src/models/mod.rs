@@ -86,7 +86,8 @@ fn account_for_end(
     let peer = || peer().map_or_else(|_| "a peer".to_owned(), |addr| addr.to_string());
     match ended {
         Ended::Panicked => log::error!("the service panicked: closing {}", peer()),
-        Ended::Refused(why) => log::info!("closing {}: {why}", peer()),
+        // Not louder: whoever likes could fill the log with it.
+        Ended::Refused(why) => log::debug!("closing {}: {why}", peer()),
         Ended::Malformed | Ended::ByService | Ended::ByDriver => {}
     }
 }

@@ -89,7 +89,7 @@ where
         spawned.map(drop).inspect_err(|_| {
             self.sockets.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
             self.shared.counters.refused_no_thread.add(1);
-            self.shared.counters.closed();
+            self.shared.counters.not_opened();
         })
     }
 

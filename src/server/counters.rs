@@ -57,6 +57,12 @@ impl Counters {
         self.peak.0.fetch_max(open, Relaxed);
     }
 
+    /// One that was counted as opened, which is when it must be, could not be served after all.
+    pub(crate) fn not_opened(&self) {
+        self.accepted.0.fetch_sub(1, Relaxed);
+        self.closed();
+    }
+
     pub(crate) fn closed(&self) {
         self.open.0.fetch_sub(1, Relaxed);
     }

@@ -14,9 +14,14 @@ use crate::{Handler, Reactor, Signals, TimerId, sys};
 /// for those who are in.
 const ACCEPT_BATCH: usize = 64;
 
-/// How long a listener rests when there is no descriptor for a newcomer. Each try costs two
-/// `accept4`: eight tries a second, where trying on every event would make tens of thousands.
+/// How long a listener rests when there is no descriptor for a newcomer, for each listener there
+/// is. Each try costs two `accept4`: eight tries a second in all, where trying on every event
+/// would make tens of thousands.
 const BACK_OFF: Duration = Duration::from_millis(125);
+
+/// How many waiting connections one listener takes in when it stops: as many as fit a large queue,
+/// and not as many as a flood may bring meanwhile.
+const LAST_ACCEPTS: usize = 65_536;
 
 /// What the loop of a server waits for.
 #[derive(Debug)]
@@ -160,7 +165,7 @@ impl<V> Front<V> {
                 } else {
                     self.shared.counters.error(&error);
                 }
-                self.warn(&format!("cannot accept, will try again in {BACK_OFF:?}: {error}"));
+                self.warn(&format!("cannot accept for now: {error}"));
                 self.back_off(reactor, token);
                 false
             }
@@ -192,7 +197,7 @@ impl<V> Front<V> {
     where
         V: Serve<P>,
     {
-        let until = Instant::now() + BACK_OFF;
+        let until = Instant::now() + BACK_OFF * self.listeners.len().max(1) as u32;
         reactor.set_deadline(token, until);
         self.set_paused(reactor, token, |listener| listener.backing_off = true);
     }
@@ -268,9 +273,12 @@ impl<V> Front<V> {
             return;
         }
         for token in std::mem::take(&mut self.listeners) {
-            while self.shared.counters.open.value() < self.connections_max
-                && self.accept_one(reactor, token)
-            {}
+            for _ in 0..LAST_ACCEPTS {
+                let full = self.shared.counters.open.value() >= self.connections_max;
+                if full || !self.accept_one(reactor, token) {
+                    break;
+                }
+            }
             reactor.close(token);
         }
         log::info!("stopping: {} connections to finish", self.shared.counters.open.value());

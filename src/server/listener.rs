@@ -4,10 +4,9 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use crate::sys::{self, ListenOptions};
+use crate::sys::{self, ConnectOptions, ListenOptions};
 use crate::{Addr, Error};
 
 /// A listening socket. A unix one removes its path when dropped.
@@ -60,7 +59,7 @@ impl Drop for Listener {
 /// socket: `connect(2)` says ECONNREFUSED of a file of any other kind too.
 fn remove_stale(path: &Path) -> io::Result<()> {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    match is_socket.then(|| UnixStream::connect(path)) {
+    match is_socket.then(|| sys::connect(&Addr::Unix(path.into()), &ConnectOptions::default())) {
         Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
             fs::remove_file(path)
         }

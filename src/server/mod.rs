@@ -55,9 +55,6 @@ use crate::framing::Framing;
 use crate::service::Service;
 use crate::{Error, Signals, models};
 
-/// How long a connection that is being closed waits for its peer to have read the last reply.
-pub(crate) const LINGER: Duration = Duration::from_secs(2);
-
 /// How a server behaves, whatever it serves.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {

@@ -42,7 +42,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TEXT")]
     prefix: Option<String>,
     /// Connections at once; more wait in the accept queue [default: as many as descriptors allow]
-    #[arg(long, value_name = "N", value_parser = units::count)]
+    #[arg(long, value_name = "N", value_parser = units::some)]
     max_connections: Option<u64>,
     /// The longest message; a longer one is answered with an error, and the connection closed
     #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = units::size)]

@@ -8,6 +8,11 @@ pub(crate) fn count(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("'{text}' is not a count such as 100, 10k or 1M"))
 }
 
+/// A count of at least one.
+pub(crate) fn some(text: &str) -> Result<u64, String> {
+    count(text).and_then(|n| if n > 0 { Ok(n) } else { Err("at least 1 is needed".to_owned()) })
+}
+
 /// A size in bytes: `512`, `64KiB`, `1MiB`, `64k` (binary, as is usual for memory).
 pub(crate) fn size(text: &str) -> Result<u32, String> {
     let units = [

@@ -25,13 +25,13 @@ pub(crate) struct Args {
     /// The server: HOST:PORT, [IPv6]:PORT or unix:PATH
     addr: String,
     /// How many connections to open
-    #[arg(long, value_name = "N", default_value = "100", value_parser = units::count)]
+    #[arg(long, value_name = "N", default_value = "100", value_parser = units::some)]
     connections: u64,
     /// How many of them send; the others stay open and idle [default: all]
-    #[arg(long, value_name = "M", value_parser = units::count)]
+    #[arg(long, value_name = "M", value_parser = units::some)]
     active: Option<u64>,
     /// Requests under way on each connection
-    #[arg(long, value_name = "N", default_value = "1", value_parser = units::count)]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = units::some)]
     pipeline: u64,
     /// The size of a message in bytes, without its delimiter (echo)
     #[arg(long, value_name = "SIZE", default_value = "64", value_parser = units::size)]
@@ -40,7 +40,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DUR", default_value = "10s", value_parser = units::duration)]
     duration: Duration,
     /// Stop after this many measured replies, if that comes first
-    #[arg(long, value_name = "N", value_parser = units::count)]
+    #[arg(long, value_name = "N", value_parser = units::some)]
     requests: Option<u64>,
     /// How long to load before measuring
     #[arg(long, value_name = "DUR", default_value = "500ms", value_parser = units::duration)]
@@ -75,9 +75,6 @@ pub(crate) struct Args {
 const FDS_BESIDES: u64 = 16;
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    if args.connections == 0 || args.pipeline == 0 {
-        return Err(Failure::Cannot("a load needs connections and requests".to_owned()));
-    }
     if args.protocol == Protocol::Ok {
         let why = "the replies of --protocol ok cannot be told apart: try echo or sum";
         return Err(Failure::Cannot(why.to_owned()));

@@ -22,10 +22,10 @@ use crate::units;
   c10k race --json > race.json")]
 pub(crate) struct Args {
     /// How many connections; may be repeated
-    #[arg(long, value_name = "N", default_values = ["100", "1k", "10k"], value_parser = units::count)]
+    #[arg(long, value_name = "N", default_values = ["100", "1k", "10k"], value_parser = units::some)]
     connections: Vec<u64>,
     /// How many are active among idle ones, in the second half of the race
-    #[arg(long, value_name = "M", default_value = "50", value_parser = units::count)]
+    #[arg(long, value_name = "M", default_value = "50", value_parser = units::some)]
     active: u64,
     /// How long each is measured
     #[arg(long, value_name = "DUR", default_value = "2s", value_parser = units::duration)]
@@ -106,9 +106,6 @@ fn possible(wanted: &[u64], notes: &mut Vec<String>) -> Result<Vec<u64>, Failure
     let most = limit.saturating_sub(FDS_BESIDES);
     let mut counts: Vec<u64> = Vec::new();
     for &count in wanted {
-        if count == 0 {
-            return Err(Failure::Cannot("--connections wants at least 1".to_owned()));
-        }
         if count > most {
             notes.push(format!(
                 "{count} connections need more descriptors than the limit of {limit} (ulimit -Hn) \

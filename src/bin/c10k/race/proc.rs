@@ -54,9 +54,15 @@ pub(crate) fn threads(pid: u32) -> u64 {
     field(&status, "Threads").and_then(|value| value.parse().ok()).unwrap_or(0)
 }
 
-/// How many descriptors a process has.
-pub(crate) fn descriptors(pid: u32) -> io::Result<u64> {
-    Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count() as u64)
+/// How many sockets a process has open.
+pub(crate) fn sockets(pid: u32) -> io::Result<u64> {
+    let mut count = 0;
+    for fd in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        // One that has been closed since the folder was read has no target any more.
+        let target = fs::read_link(fd?.path()).unwrap_or_default();
+        count += u64::from(target.to_string_lossy().starts_with("socket:"));
+    }
+    Ok(count)
 }
 
 /// Connections that the kernel dropped because an accept queue was full (`ListenOverflows`), in

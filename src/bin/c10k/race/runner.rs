@@ -70,7 +70,7 @@ pub(crate) fn run(cell: Cell) -> io::Result<Outcome> {
     let overflows = proc::listen_overflows();
     let mut server = Server::start(cell)?;
     let mut load = Load::start(cell, &server)?;
-    server.wait_until_accepted(load.connected)?;
+    server.wait_until_accepted(cell, load.connected)?;
 
     // Everything is connected and nothing is sent: this is what an idle connection takes.
     let idle = Memory::now(server.child.id()).since(server.memory_at_start);
@@ -135,10 +135,15 @@ impl Server {
     }
 
     /// A client is connected when the kernel says so; the server may take its time to accept it.
-    fn wait_until_accepted(&self, connected: u64) -> io::Result<()> {
-        let start = Instant::now();
-        // Those that were refused are none of ours; then the row says what is there.
-        while proc::descriptors(self.child.id())? < connected && start.elapsed() < ACCEPT_TIME_MAX {
+    fn wait_until_accepted(&self, cell: Cell, connected: u64) -> io::Result<()> {
+        let (start, pid) = (Instant::now(), self.child.id());
+        // Besides the connections there is the listener, and the thread that accepts.
+        let accepted = || {
+            let threads = cell.model != "threads" || proc::threads(pid) > connected;
+            Ok::<_, io::Error>(threads && proc::sockets(pid)? > connected)
+        };
+        // Those that were refused never come; then the row shows what is there.
+        while !accepted()? && start.elapsed() < ACCEPT_TIME_MAX {
             thread::sleep(Duration::from_millis(20));
         }
         Ok(())
