@@ -26,6 +26,9 @@
 //! ```
 
 mod epoll;
+mod poll;
+mod select;
+mod watched;
 
 use std::fmt;
 use std::io;
@@ -34,6 +37,8 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 pub use epoll::Epoll;
+pub use poll::Poll;
+pub use select::Select;
 
 /// The contract between the event loop and the kernel's ways of waiting.
 pub trait Poller: Sized {

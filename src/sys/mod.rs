@@ -11,6 +11,7 @@
 
 mod process;
 mod socket;
+mod wait;
 
 pub use process::{die_with_parent, pin_to_cpu, raise_fd_limit};
 pub use socket::{
@@ -18,3 +19,4 @@ pub use socket::{
     peer_addr, recv, send, set_io_timeout, set_linger, shutdown_both, shutdown_read,
     shutdown_write, take_error, unacknowledged,
 };
+pub use wait::{FD_SETSIZE, FdSet, poll, select};

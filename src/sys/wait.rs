@@ -1,0 +1,108 @@
+//! `poll(2)` and `select(2)`: the ways to wait that are told the whole list at each call.
+
+use std::fmt;
+use std::io;
+use std::os::fd::RawFd;
+
+use nix::errno::Errno;
+
+/// How many descriptors a set of `select(2)` has room for: the numbers 0 to 1,023, however many
+/// of them are in use. The kernel would take larger sets; the C library's type is what it is.
+pub const FD_SETSIZE: usize = libc::FD_SETSIZE;
+
+/// Waits until one of `fds` is ready for what its `events` say, or `timeout_ms` have passed (-1:
+/// for ever). Returns how many have `revents` set (`poll(2)`).
+///
+/// # Errors
+/// `EINTR` when a signal came first; `EINVAL` for more descriptors than `RLIMIT_NOFILE` allows.
+pub fn poll(fds: &mut [libc::pollfd], timeout_ms: i32) -> io::Result<usize> {
+    // SAFETY: the pointer and the length are those of one slice, which the kernel writes to only
+    // during the call.
+    let ready = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout_ms) };
+    Ok(Errno::result(ready)? as usize)
+}
+
+/// A set of descriptors below [`FD_SETSIZE`], as `select(2)` takes it: a bit for each.
+#[derive(Clone, Copy)]
+pub struct FdSet(libc::fd_set);
+
+impl FdSet {
+    /// The empty set.
+    #[must_use]
+    pub fn new() -> FdSet {
+        // SAFETY: an fd_set is an array of integers, for which all zeroes are a value.
+        FdSet(unsafe { std::mem::zeroed() })
+    }
+
+    /// Puts a descriptor into the set.
+    ///
+    /// # Panics
+    /// If it is not below [`FD_SETSIZE`]: `FD_SET` would write past the end of the set.
+    pub fn insert(&mut self, fd: RawFd) {
+        assert!(fits(fd), "descriptor {fd} does not fit an fd_set");
+        // SAFETY: the bit is within the set, as was just checked.
+        unsafe { libc::FD_SET(fd, &mut self.0) }
+    }
+
+    /// Takes a descriptor out of the set.
+    ///
+    /// # Panics
+    /// As [`insert`](FdSet::insert).
+    pub fn remove(&mut self, fd: RawFd) {
+        assert!(fits(fd), "descriptor {fd} does not fit an fd_set");
+        // SAFETY: the bit is within the set, as was just checked.
+        unsafe { libc::FD_CLR(fd, &mut self.0) }
+    }
+
+    /// Whether a descriptor is in the set. One that does not fit is not.
+    #[must_use]
+    pub fn contains(&self, fd: RawFd) -> bool {
+        // SAFETY: the bit is within the set, as is checked first.
+        fits(fd) && unsafe { libc::FD_ISSET(fd, &self.0) }
+    }
+}
+
+impl Default for FdSet {
+    fn default() -> Self {
+        FdSet::new()
+    }
+}
+
+impl fmt::Debug for FdSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries((0..FD_SETSIZE as RawFd).filter(|&fd| self.contains(fd))).finish()
+    }
+}
+
+fn fits(fd: RawFd) -> bool {
+    usize::try_from(fd).is_ok_and(|fd| fd < FD_SETSIZE)
+}
+
+/// Waits until a descriptor below `limit` is ready, or `timeout_ms` have passed (-1: for ever),
+/// and leaves in each set those that are: to read, to write, and with out-of-band data. Returns
+/// how many bits are left (`select(2)`).
+///
+/// # Errors
+/// `EINTR` when a signal came first; `EBADF` for a descriptor that is not open.
+///
+/// # Panics
+/// If `limit` is above [`FD_SETSIZE`].
+pub fn select(
+    limit: usize,
+    read: &mut FdSet,
+    write: &mut FdSet,
+    timeout_ms: i32,
+) -> io::Result<usize> {
+    assert!(limit <= FD_SETSIZE, "an fd_set has {FD_SETSIZE} bits");
+    let mut timeout = libc::timeval {
+        tv_sec: (timeout_ms / 1000).into(),
+        tv_usec: (timeout_ms % 1000 * 1000).into(),
+    };
+    let timeout = if timeout_ms < 0 { std::ptr::null_mut() } else { &raw mut timeout };
+    // SAFETY: the kernel reads and writes `limit` bits of each set, which has as many, and the
+    // time-out, which outlives the call.
+    let ready = unsafe {
+        libc::select(limit as i32, &mut read.0, &mut write.0, std::ptr::null_mut(), timeout)
+    };
+    Ok(Errno::result(ready)? as usize)
+}
