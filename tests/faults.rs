@@ -13,7 +13,9 @@ use c10k::service::{Outcome, Reply, Service};
 use common::client::is_end;
 use common::kernel::{next_fd, set_address_space_limit, set_fd_limit};
 use common::strace::Strace;
-use common::{Local, Server, THREADS, ask, each_model, ends, expect, expect_eof, wait_until};
+use common::{
+    Local, SELECT, Server, THREADS, ask, each_model, ends, expect, expect_eof, wait_until,
+};
 
 /// What became of a newcomer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,4 +202,29 @@ fn threads_that_cannot_be_started_are_refusals() {
     let outcome = server.stop();
     assert_eq!(outcome.count("refused_no_thread"), refused);
     assert_eq!(outcome.summary().refused, refused);
+}
+
+#[test]
+fn select_refuses_descriptors_that_do_not_fit() {
+    let server = Server::start(&SELECT, &[]);
+    let mut clients = vec![server.connect()];
+    // Once it has answered, it has all the descriptors that it needs for itself.
+    ask(&mut clients[0], b"hello\n", b"hello\n");
+    let room = 1 + (1024 - server.fds());
+    clients.extend((1..1100).map(|_| server.connect()));
+    for client in &mut clients[..room] {
+        ask(client, b"hello\n", b"hello\n");
+    }
+    for client in &mut clients[room..] {
+        assert!(ends(client).is_empty(), "refused, and told so");
+    }
+    // With one gone there is room for one.
+    drop(clients.swap_remove(0));
+    wait_until("there is room", || next_fd(server.pid()) < 1024);
+    ask(&mut server.connect(), b"hello\n", b"hello\n");
+    drop(clients);
+    let outcome = server.stop();
+    assert_eq!(outcome.count("refused_no_room"), 1100 - room as u64);
+    assert_eq!(outcome.summary().connections, room as u64 + 1);
+    assert_eq!(outcome.summary().errors, 0);
 }

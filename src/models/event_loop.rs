@@ -53,9 +53,14 @@ where
         };
         // The turn may have gone on for a while, but its time is near enough for this.
         let connection = Connection::new(fd, self.protocol.session(), interest, reactor.now_ms());
-        let token = reactor
-            .add(Source::Connection(connection), interest)
-            .inspect_err(|error| self.shared.counters.error(error))?;
+        let token =
+            reactor.add(Source::Connection(connection), interest).inspect_err(
+                |error| match error.raw_os_error() {
+                    Some(_) => self.shared.counters.error(error),
+                    // Not the kernel's refusal but the poller's own: select has no room for it.
+                    None => self.shared.counters.refused_no_room.add(1),
+                },
+            )?;
         if let Some(timeout) = self.idle_timeout {
             reactor.set_deadline(token, reactor.now() + timeout);
         }

@@ -7,8 +7,10 @@ mod threads;
 use std::fmt;
 use std::io;
 
+use self::event_loop::EventLoop;
+use self::threads::Threads;
 use crate::framing::Framing;
-use crate::poller::Epoll;
+use crate::poller::{Epoll, Poll, Select};
 use crate::server::{Counters, Front, Server};
 use crate::service::Service;
 use crate::session::Ended;
@@ -20,6 +22,10 @@ use crate::{Addr, Error};
 pub enum Model {
     /// One thread and an epoll instance: the reactor.
     Epoll(Trigger),
+    /// One thread and `poll(2)`: the same loop, told of every connection at each call.
+    Poll,
+    /// One thread and `select(2)`: the same loop, for descriptors below 1,024.
+    Select,
     /// A thread for each connection, blocked in `recv` most of the time.
     Threads,
 }
@@ -35,6 +41,8 @@ impl fmt::Display for Model {
         f.write_str(match self {
             Model::Epoll(Trigger::Edge) => "epoll",
             Model::Epoll(Trigger::Level) => "epoll (level)",
+            Model::Poll => "poll",
+            Model::Select => "select",
             Model::Threads => "threads",
         })
     }
@@ -62,12 +70,21 @@ where
     let Server { listeners, signals, shared, protocol, config } = server;
     let result: io::Result<()> = match config.model {
         Model::Epoll(trigger) => {
-            let model =
-                event_loop::EventLoop::new(protocol, shared.clone(), trigger, config.idle_timeout);
+            let model = EventLoop::new(protocol, shared.clone(), trigger, config.idle_timeout);
             Front::run::<Epoll>(model, listeners, signals, shared, &config)
         }
+        Model::Poll => {
+            let model =
+                EventLoop::new(protocol, shared.clone(), Trigger::Level, config.idle_timeout);
+            Front::run::<Poll>(model, listeners, signals, shared, &config)
+        }
+        Model::Select => {
+            let model =
+                EventLoop::new(protocol, shared.clone(), Trigger::Level, config.idle_timeout);
+            Front::run::<Select>(model, listeners, signals, shared, &config)
+        }
         Model::Threads => {
-            let model = threads::Threads::new(protocol, shared.clone(), &config);
+            let model = Threads::new(protocol, shared.clone(), &config);
             Front::run::<Epoll>(model, listeners, signals, shared, &config)
         }
     };

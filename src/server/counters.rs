@@ -37,6 +37,7 @@ pub(crate) struct Counters {
     pub(crate) peak: Counter,
     pub(crate) traffic: Traffic,
     pub(crate) refused_no_fd: Counter,
+    pub(crate) refused_no_room: Counter,
     pub(crate) refused_no_thread: Counter,
     pub(crate) refused_frame_too_long: Counter,
     pub(crate) malformed: Counter,
@@ -94,6 +95,7 @@ impl Counters {
             bytes_in: self.traffic.bytes_in(),
             bytes_out: self.traffic.bytes_out(),
             refused_no_fd: self.refused_no_fd.value(),
+            refused_no_room: self.refused_no_room.value(),
             refused_no_thread: self.refused_no_thread.value(),
             refused_frame_too_long: self.refused_frame_too_long.value(),
             malformed: self.malformed.value(),
@@ -127,6 +129,9 @@ pub struct Stats {
     pub bytes_out: u64,
     /// Connections refused for want of a descriptor (`EMFILE`, `ENFILE`).
     pub refused_no_fd: u64,
+    /// Connections refused because the poller has no room for their descriptor: with select, one
+    /// of 1,024 or more.
+    pub refused_no_room: u64,
     /// Connections refused because no thread could be started for them.
     pub refused_no_thread: u64,
     /// Connections ended by a frame over the limit.
@@ -155,7 +160,10 @@ impl Stats {
     /// Connections and requests refused, for whatever reason.
     #[must_use]
     pub fn refused(&self) -> u64 {
-        self.refused_no_fd + self.refused_no_thread + self.refused_frame_too_long
+        self.refused_no_fd
+            + self.refused_no_room
+            + self.refused_no_thread
+            + self.refused_frame_too_long
     }
 
     /// Connections that ended badly: errors by errno, and panics.

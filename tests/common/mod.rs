@@ -39,14 +39,20 @@ pub(crate) const EPOLL_LEVEL: Candidate = Candidate {
     model: Model::Epoll(Trigger::Level),
 };
 
+pub(crate) const POLL: Candidate =
+    Candidate { name: "poll", args: &["--model", "poll"], model: Model::Poll };
+
+pub(crate) const SELECT: Candidate =
+    Candidate { name: "select", args: &["--model", "select"], model: Model::Select };
+
 pub(crate) const THREADS: Candidate =
     Candidate { name: "threads", args: &["--model", "threads"], model: Model::Threads };
 
 /// Everything here is true of each of these.
-pub(crate) const MODELS: &[Candidate] = &[EPOLL, EPOLL_LEVEL, THREADS];
+pub(crate) const MODELS: &[Candidate] = &[EPOLL, EPOLL_LEVEL, POLL, SELECT, THREADS];
 
 /// Those that serve from the loop, and never block.
-pub(crate) const EVENT_LOOPS: &[Candidate] = &[EPOLL, EPOLL_LEVEL];
+pub(crate) const EVENT_LOOPS: &[Candidate] = &[EPOLL, EPOLL_LEVEL, POLL, SELECT];
 
 /// Runs a test against every model, all at once: most of a test is waiting. The thread that fails
 /// is named for its model.

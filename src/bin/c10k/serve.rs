@@ -71,6 +71,10 @@ pub(crate) struct Args {
 pub(crate) enum ModelKind {
     /// An event loop
     Epoll,
+    /// The same event loop on poll(2)
+    Poll,
+    /// The same event loop on select(2): up to 1,023 descriptors
+    Select,
     /// A thread for each connection
     Threads,
 }
@@ -86,10 +90,12 @@ impl Args {
         match (self.model, self.trigger) {
             (ModelKind::Epoll, TriggerKind::Edge) => Ok(Model::Epoll(Trigger::Edge)),
             (ModelKind::Epoll, TriggerKind::Level) => Ok(Model::Epoll(Trigger::Level)),
-            (ModelKind::Threads, TriggerKind::Edge) => Ok(Model::Threads),
-            (ModelKind::Threads, TriggerKind::Level) => {
+            (_, TriggerKind::Level) => {
                 Err(Failure::Cannot("--trigger is for --model epoll".to_owned()))
             }
+            (ModelKind::Poll, TriggerKind::Edge) => Ok(Model::Poll),
+            (ModelKind::Select, TriggerKind::Edge) => Ok(Model::Select),
+            (ModelKind::Threads, TriggerKind::Edge) => Ok(Model::Threads),
         }
     }
 }

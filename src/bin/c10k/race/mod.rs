@@ -28,7 +28,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "M", default_value = "50", value_parser = units::some)]
     active: u64,
     /// How long each is measured
-    #[arg(long, value_name = "DUR", default_value = "2s", value_parser = units::duration)]
+    #[arg(long, value_name = "DUR", default_value = "1500ms", value_parser = units::duration)]
     duration: Duration,
     /// How long each is loaded before that
     #[arg(long, value_name = "DUR", default_value = "500ms", value_parser = units::duration)]
@@ -39,7 +39,10 @@ pub(crate) struct Args {
 }
 
 /// The runners, in the order of the table.
-const MODELS: [&str; 2] = ["epoll", "threads"];
+const MODELS: [&str; 4] = ["select", "poll", "epoll", "threads"];
+
+/// What `select` has room for, less the descriptors that the server needs for itself.
+const SELECT_CONNECTIONS_MAX: u64 = 1_000;
 
 /// Descriptors of a server or load generator that are not connections.
 const FDS_BESIDES: u64 = 32;
@@ -54,10 +57,17 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         );
     }
 
+    if counts.iter().any(|&connections| connections > SELECT_CONNECTIONS_MAX) {
+        notes.push("select: refuses descriptors above 1,023, and is left out there".to_owned());
+    }
+
     let mut cells = Vec::new();
     for idle in [false, true] {
         for &connections in &counts {
             for model in MODELS {
+                if model == "select" && connections > SELECT_CONNECTIONS_MAX {
+                    continue;
+                }
                 let active = if idle { args.active.min(connections) } else { connections };
                 let (warmup, duration) = (args.warmup, args.duration);
                 cells.push(Cell { model, connections, active, warmup, duration, pinned });
