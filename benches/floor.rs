@@ -2,7 +2,8 @@
 //! receives, with no framing, no buffers, no limits and no time-outs. Nothing that uses epoll is
 //! faster, so the ratio says what all the rest costs.
 //!
-//! `cargo bench --bench floor`, or with fewer rounds: `cargo bench --bench floor -- 3`
+//! `cargo bench --bench floor`, or with fewer rounds, and some numbers of connections only:
+//! `cargo bench --bench floor -- 3 10000`
 //!
 //! Both are loaded by `c10k load`, in turn, round after round, the server on CPU 0 and the load
 //! on CPU 1. What is compared is requests per CPU second of the server, which stays true when the
@@ -23,16 +24,21 @@ use nix::sys::socket::{
 const C10K: &str = env!("CARGO_BIN_EXE_c10k");
 const CONNECTIONS: [u32; 2] = [100, 10_000];
 const PIPELINES: [u32; 2] = [1, 32];
-const ROUNDS: usize = 7;
+const ROUNDS: u32 = 7;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     if args.first().is_some_and(|arg| arg == "serve") {
         return Ok(floor()?);
     }
-    let rounds = args.first().map_or(Ok(ROUNDS), |rounds| rounds.parse())?;
+    let mut numbers = args.iter().map(|arg| arg.parse::<u32>());
+    let rounds = numbers.next().unwrap_or(Ok(ROUNDS))?;
+    let mut connections = numbers.collect::<Result<Vec<_>, _>>()?;
+    if connections.is_empty() {
+        connections.extend(CONNECTIONS);
+    }
     println!("requests per server CPU second and rate, against the floor; {rounds} rounds\n");
-    for connections in CONNECTIONS {
+    for connections in connections {
         for pipeline in PIPELINES {
             compare(rounds, connections, pipeline)?;
         }
@@ -114,7 +120,7 @@ struct Run {
     per_second: f64,
 }
 
-fn compare(rounds: usize, connections: u32, pipeline: u32) -> Result<(), Box<dyn Error>> {
+fn compare(rounds: u32, connections: u32, pipeline: u32) -> Result<(), Box<dyn Error>> {
     let (mut cpu_ratios, mut rate_ratios) = (Vec::new(), Vec::new());
     let (mut ours_rates, mut floor_rates) = (Vec::new(), Vec::new());
     for round in 0..rounds {
