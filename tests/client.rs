@@ -79,6 +79,8 @@ fn a_unix_socket_and_a_name() {
     prints(&client(&listen, &["hello"], ""), "hello\n");
     let port = server.addr_at(1).port();
     prints(&client(&format!("localhost:{port}"), &["hello"], ""), "hello\n");
+    // In good order, so that the path goes too.
+    server.stop();
 }
 
 #[test]
