@@ -46,8 +46,23 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
+/// Ends with status 2 and one line, where clap would print several.
+fn refuse_usage(error: &clap::Error) -> ! {
+    use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as NoVerb;
+    if !error.use_stderr() || error.kind() == NoVerb {
+        error.exit();
+    }
+    let text = error.to_string();
+    let is_cause = |line: &&str| !line.starts_with("Usage:") && !line.starts_with("For more");
+    let cause: Vec<_> =
+        text.lines().take_while(is_cause).map(str::trim).filter(|line| !line.is_empty()).collect();
+    let cause = cause.join(" ");
+    eprintln!("c10k: {}; try --help", cause.strip_prefix("error: ").unwrap_or(&cause));
+    std::process::exit(2);
+}
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| refuse_usage(&error));
     let env = env_logger::Env::default().default_filter_or("info");
     env_logger::Builder::from_env(env).init();
     let result = match cli.verb {
