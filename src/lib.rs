@@ -204,10 +204,12 @@ pub mod framing;
 mod models;
 pub mod poller;
 pub mod reactor;
+mod send_buffer;
 pub mod server;
 pub mod service;
 pub mod session;
 mod signals;
+mod slots;
 #[cfg(feature = "json")]
 mod sum;
 pub mod sys;

@@ -45,6 +45,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use crate::poller::{Epoll, Event, Interest, Poller, Readiness, Token};
+use crate::slots::{Slot, TIMER_SLOT, WAKER_SLOT, Waiting, live};
 use crate::sys::{self, ConnectOptions, Connecting};
 use crate::waker::Waker;
 use crate::wheel::{self, Wheel};
@@ -107,59 +108,6 @@ pub struct Turns {
     pub stale: u64,
 }
 
-/// A source and what the loop knows of it.
-#[derive(Debug)]
-struct Slot<S> {
-    /// Tells this source from those that had the slot before.
-    generation: u32,
-    waiting: Waiting,
-    source: S,
-}
-
-/// What a source waits for besides the kernel, in four bytes, since a million slots are to fit:
-/// the key of its deadline in the wheel (0, which is never a timer, for none), and two flags.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Waiting(u32);
-
-impl Waiting {
-    const NOTHING: Waiting = Waiting(0);
-    /// It is an outbound connection whose handshake is under way.
-    const CONNECTING: Waiting = Waiting(1 << 31);
-    /// It is among those to be called again.
-    const AGAIN: Waiting = Waiting(1 << 30);
-    const FLAGS: Waiting = Waiting(Self::CONNECTING.0 | Self::AGAIN.0);
-
-    #[inline]
-    fn has(self, flag: Waiting) -> bool {
-        self.0 & flag.0 != 0
-    }
-
-    /// Sets a flag, and returns whether it was set already.
-    fn set(&mut self, flag: Waiting) -> bool {
-        let was = self.has(flag);
-        self.0 |= flag.0;
-        was
-    }
-
-    /// Clears a flag, and returns whether it was set.
-    fn clear(&mut self, flag: Waiting) -> bool {
-        let was = self.has(flag);
-        self.0 &= !flag.0;
-        was
-    }
-
-    fn set_deadline(&mut self, key: wheel::Key) {
-        assert!(key & Self::FLAGS.0 == 0, "a billion timers");
-        self.0 = self.0 & Self::FLAGS.0 | key;
-    }
-
-    fn take_deadline(&mut self) -> Option<wheel::Key> {
-        let key = self.0 & !Self::FLAGS.0;
-        self.0 &= Self::FLAGS.0;
-        (key != 0).then_some(key)
-    }
-}
-
 /// A turn longer than this is worth a warning: a service that blocks, or a machine that is full.
 const SLOW_TURN: Duration = Duration::from_millis(100);
 /// Time-outs are cut to this: a century, which is as good as for ever, and can be added to any
@@ -168,23 +116,6 @@ pub(crate) const TIMEOUT_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60
 /// Room for this many sources from the start, so that the allocator maps pages for it: such memory
 /// is not resident until it is used, and grows by moving pages rather than by copying.
 const SLOTS_AT_START: usize = 4096;
-/// Slot numbers that no source can have: tokens of the reactor's own.
-const WAKER_SLOT: u32 = u32::MAX;
-const TIMER_SLOT: u32 = u32::MAX - 1;
-
-impl Token {
-    fn pack(slot: u32, generation: u32) -> Token {
-        Token(u64::from(generation) << 32 | u64::from(slot))
-    }
-
-    fn slot(self) -> u32 {
-        self.0 as u32
-    }
-
-    fn generation(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-}
 
 /// An event loop over sources of type `S`, waiting with the poller `P`.
 ///
@@ -600,11 +531,6 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
     pub fn counts(&self) -> Turns {
         self.counts
     }
-}
-
-/// The slot of a token, if its source is the one that the token was made for.
-fn live<S>(slots: &mut Slab<Slot<S>>, token: Token) -> Option<&mut Slot<S>> {
-    slots.get_mut(token.slot() as usize).filter(|slot| slot.generation == token.generation())
 }
 
 fn shorter(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {

@@ -43,6 +43,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::framing::{Framing, Scan};
+pub use crate::send_buffer::SendBuffer;
 use crate::service::{Outcome, Refusal, Reply, Service};
 
 /// How many bytes of unsent replies suspend a session, where nothing else is said: 1 MiB.
@@ -118,82 +119,6 @@ struct Held<T> {
     /// Instead: whole frames may be in here, and were not looked at, since there are more replies
     /// unsent than allowed.
     suspended: bool,
-}
-
-/// Replies on their way out.
-///
-/// ```text
-///   0          sent                     len
-///   |   sent   |         unsent         |
-/// ```
-#[derive(Debug, Default)]
-pub struct SendBuffer {
-    bytes: Vec<u8>,
-    sent: usize,
-    /// Where the reply under way begins, if one is; what is before it is whole.
-    mark: Option<usize>,
-}
-
-/// A send buffer that grew beyond this is not kept for the next session.
-const SPARE_CAPACITY_MAX: usize = 256 * 1024;
-
-impl SendBuffer {
-    #[inline]
-    fn unsent(&self) -> &[u8] {
-        &self.bytes[self.sent..]
-    }
-
-    /// Lets go of what was sent, before more is written. Only when that is more than what has to
-    /// be moved, so that no byte costs more than one move.
-    #[inline]
-    fn compact(&mut self) {
-        if self.sent > self.unsent().len() {
-            self.bytes.drain(..self.sent);
-            self.sent = 0;
-        }
-    }
-
-    /// Has the service answer one request. Returns why that was the last one, if it was.
-    #[inline]
-    fn answer<F: Framing, S: Service>(
-        &mut self,
-        framing: &F,
-        service: &mut S,
-        request: &[u8],
-    ) -> Option<Ended> {
-        match self.append(framing, |reply| service.call(request, reply)) {
-            Outcome::Reject if !framing.resyncs() => Some(Ended::Malformed),
-            Outcome::Close => Some(Ended::ByService),
-            Outcome::Reply | Outcome::Silence | Outcome::Reject => None,
-        }
-    }
-
-    /// Appends one reply, ended as the framing would have it.
-    #[inline]
-    fn append<F: Framing>(
-        &mut self,
-        framing: &F,
-        write: impl FnOnce(&mut Reply<'_>) -> Outcome,
-    ) -> Outcome {
-        self.compact();
-        self.mark = Some(self.bytes.len());
-        let mut reply = Reply::new(&mut self.bytes);
-        let outcome = write(&mut reply);
-        if outcome == Outcome::Silence {
-            reply.clear();
-        } else if let Some(bytes) = reply.into_terminated() {
-            framing.end_reply(bytes);
-        }
-        self.mark = None;
-        outcome
-    }
-
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.bytes.shrink_to(SPARE_CAPACITY_MAX);
-        self.sent = 0;
-        self.mark = None;
-    }
 }
 
 impl<F: Framing, S: Service> Session<F, S> {
