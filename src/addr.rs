@@ -34,10 +34,13 @@ impl Addr {
     /// # Errors
     /// [`Error::Resolve`] if there is no port, or no such host.
     pub fn resolve(address: &str) -> Result<Vec<Addr>, Error> {
+        let failed = |source| Error::Resolve { address: address.to_owned(), source };
         if let Some(path) = address.strip_prefix("unix:") {
+            if path.is_empty() {
+                return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "no path")));
+            }
             return Ok(vec![Addr::Unix(PathBuf::from(path))]);
         }
-        let failed = |source| Error::Resolve { address: address.to_owned(), source };
         let mut addrs = Vec::new();
         for addr in address.to_socket_addrs().map_err(failed)? {
             let addr = Addr::Tcp(addr);

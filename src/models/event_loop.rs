@@ -149,8 +149,11 @@ where
     }
 
     fn close<P: Poller>(&mut self, reactor: &mut Loop<F, S, P>, token: Token) {
-        let Some(Source::Connection(connection)) = reactor.source(token) else { return };
+        let Some(Source::Connection(connection)) = reactor.source_mut(token) else { return };
         let counters = &self.shared.counters;
+        // Unless it was accounted for when it began to linger.
+        let ended = connection.session_mut().take_ended();
+        account_for_end(ended, counters, || sys::peer_addr(&*connection));
         if connection.session().dropped_unfinished() {
             counters.unfinished.add(1);
         }

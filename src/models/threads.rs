@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use slab::Slab;
 
-use super::blocking;
+use super::{account_for_end, blocking};
 use crate::framing::Framing;
 use crate::poller::{Poller, Readiness, Token};
 use crate::server::{Config, Protocol, Serve, Shared, Source};
@@ -125,4 +125,6 @@ fn serve<F, S, M>(
         log::debug!("a connection is lost: {error}");
         counters.error(&error);
     }
+    // Unless it was accounted for when it began to linger.
+    account_for_end(session.take_ended(), counters, || sys::peer_addr(fd));
 }

@@ -68,6 +68,16 @@ pub(crate) trait Serve<P: Poller>: Sized {
 /// The loop of a server.
 pub(crate) type Loop<V, P> = Reactor<Source<<V as Serve<P>>::Connection>, P>;
 
+/// What one accept came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Took {
+    Connection,
+    /// A connection that was lost before it could be accepted; the next may be tried.
+    Failure,
+    /// None is there, or the listener now rests.
+    Nothing,
+}
+
 /// Accepts connections and hands them to the model.
 pub(crate) struct Front<V> {
     model: V,
@@ -130,35 +140,42 @@ impl<V> Front<V> {
     where
         V: Serve<P>,
     {
+        let mut failures = 0;
         for _ in 0..ACCEPT_BATCH {
             if self.shared.counters.open.value() >= self.connections_max {
                 self.pause_at_limit(reactor);
                 return;
             }
-            if !self.accept_one(reactor, token) {
-                return;
+            match self.accept_one(reactor, token) {
+                Took::Connection => failures = 0,
+                Took::Failure => failures += 1,
+                Took::Nothing => return,
             }
+        }
+        if failures == ACCEPT_BATCH {
+            // Not connections that were aborted, it seems, but something that lasts.
+            self.back_off(reactor, token);
         }
     }
 
-    /// Accepts one connection. False when there is none, or the listener now rests.
-    fn accept_one<P: Poller>(&mut self, reactor: &mut Loop<V, P>, token: Token) -> bool
+    /// Accepts one connection.
+    fn accept_one<P: Poller>(&mut self, reactor: &mut Loop<V, P>, token: Token) -> Took
     where
         V: Serve<P>,
     {
-        let Some(Source::Listener(listener)) = reactor.source(token) else { return false };
+        let Some(Source::Listener(listener)) = reactor.source(token) else { return Took::Nothing };
         match sys::accept(listener.as_fd(), V::NONBLOCKING) {
             Ok(Some(fd)) => {
                 if let Err(error) = self.model.admit(reactor, fd) {
                     self.warn(&format!("a connection was refused: {error}"));
                 }
-                true
+                Took::Connection
             }
-            Ok(None) => false,
+            Ok(None) => Took::Nothing,
             Err(error) => {
                 if belongs_to_one_connection(&error) {
                     self.shared.counters.error(&error);
-                    return true;
+                    return Took::Failure;
                 }
                 if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
                     self.refuse_through_reserve(listener);
@@ -167,7 +184,7 @@ impl<V> Front<V> {
                 }
                 self.warn(&format!("cannot accept for now: {error}"));
                 self.back_off(reactor, token);
-                false
+                Took::Nothing
             }
         }
     }
@@ -275,7 +292,7 @@ impl<V> Front<V> {
         for token in std::mem::take(&mut self.listeners) {
             for _ in 0..LAST_ACCEPTS {
                 let full = self.shared.counters.open.value() >= self.connections_max;
-                if full || !self.accept_one(reactor, token) {
+                if full || self.accept_one(reactor, token) == Took::Nothing {
                     break;
                 }
             }

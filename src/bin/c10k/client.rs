@@ -154,7 +154,12 @@ impl Client {
         let interest = Interest::READ | Interest::WRITE | Interest::EDGE;
         let mut reactor = Reactor::new().map_err(failed)?;
         let token = reactor.connect(addr, options, args.connect_timeout, interest, |fd| {
-            Connection::new(fd, Session::new(framing, Replies::default()), interest, 0)
+            Connection::new(
+                fd,
+                Session::new(framing, Replies::default()).pending_max(u32::MAX),
+                interest,
+                0,
+            )
         })?;
         let mut state = State::default();
         while state.connected.is_none() {
@@ -171,6 +176,10 @@ impl Client {
         out: &mut impl Write,
     ) -> Result<(), Failure> {
         let request = request(args.protocol, message);
+        if args.protocol == Protocol::Echo && request.as_bytes().contains(&args.delimiter) {
+            let why = format!("{message:?} has the delimiter in it, and would be several messages");
+            return Err(Failure::Cannot(why));
+        }
         // Under JSON framing a request needs no end, but a server that wants one is content too.
         let end: &[u8] = if args.protocol == Protocol::Sum { b"\n" } else { b"" };
         if let Some(peer) = self.reactor.source_mut(self.token) {

@@ -51,7 +51,8 @@ struct Window {
     start: Option<Instant>,
     wall: Duration,
     load_cpu: Duration,
-    server_cpu: Duration,
+    /// `None` if no server was named, or it is not there.
+    server_cpu: Option<Duration>,
 }
 
 pub(super) fn run(args: &Args) -> Result<Report, Failure> {
@@ -95,8 +96,9 @@ pub(super) fn run(args: &Args) -> Result<Report, Failure> {
 
 /// Says that the connections are there, and waits for somebody to have looked at them.
 fn wait_for_go(connected: usize) -> io::Result<()> {
-    println!("connected {connected}");
-    io::stdout().flush()?;
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "connected {connected}")?;
+    stdout.flush()?;
     io::stdin().read_line(&mut String::new())?;
     Ok(())
 }
@@ -107,7 +109,9 @@ impl Engine<'_> {
         while self.begun < self.args.connections && self.connecting < CONNECTING_MAX {
             let number = self.begun as u32;
             self.begun += 1;
-            let session = Session::new(self.framing, Checker::new(self.run.clone(), number));
+            // What may be unsent is what was asked for. Were it less, neither side might read.
+            let session = Session::new(self.framing, Checker::new(self.run.clone(), number))
+                .pending_max(u32::MAX);
             let options = ConnectOptions::default();
             let begun = reactor.connect(&self.addr, &options, self.args.timeout, INTEREST, |fd| {
                 Connection::new(fd, session, INTEREST, 0)
@@ -184,7 +188,8 @@ impl Engine<'_> {
                 let clocks = self.clocks();
                 self.window.wall = now - self.window.start.expect("measuring");
                 self.window.load_cpu = clocks.load_cpu - self.window.load_cpu;
-                self.window.server_cpu = clocks.server_cpu.saturating_sub(self.window.server_cpu);
+                self.window.server_cpu = (clocks.server_cpu.zip(self.window.server_cpu))
+                    .map(|(after, before)| after.saturating_sub(before));
                 self.run.phase.set(Phase::Draining);
                 self.timer = Some(reactor.set_timer(now + self.args.timeout));
             }
@@ -193,12 +198,8 @@ impl Engine<'_> {
     }
 
     fn clocks(&self) -> Window {
-        let server = self.args.server_pid.and_then(|pid| cpu_time(Some(pid)));
-        Window {
-            load_cpu: cpu_time(None).unwrap_or_default(),
-            server_cpu: server.unwrap_or_default(),
-            ..Window::default()
-        }
+        let server_cpu = self.args.server_pid.and_then(|pid| cpu_time(Some(pid)));
+        Window { load_cpu: cpu_time(None).unwrap_or_default(), server_cpu, ..Window::default() }
     }
 
     fn report(mut self, reactor: &mut Reactor<Peer>) -> Report {
@@ -219,13 +220,10 @@ impl Engine<'_> {
             measured_s: wall,
             requests,
             requests_total: self.run.replied.get() - self.failures.lost,
-            requests_per_s: requests as f64 / wall,
+            requests_per_s: if wall > 0.0 { requests as f64 / wall } else { 0.0 },
             latency_us: Latency::of(&self.run.latency.borrow()),
             load_cpu_us_per_request: per_request(self.window.load_cpu),
-            server_cpu_us_per_request: self
-                .args
-                .server_pid
-                .map(|_| per_request(self.window.server_cpu)),
+            server_cpu_us_per_request: self.window.server_cpu.map(per_request),
             failures: Failures {
                 mismatched: self.run.mismatched.get(),
                 first_mismatch: self.run.first_mismatch.take(),

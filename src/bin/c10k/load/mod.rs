@@ -5,6 +5,7 @@ mod engine;
 mod payload;
 mod report;
 
+use std::io::Write;
 use std::time::Duration;
 
 pub(crate) use self::report::{Report, micros};
@@ -84,20 +85,20 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             .map_err(|error| Failure::Cannot(format!("cannot run on CPU {cpu}: {error}")))?;
     }
     let limit = c10k::sys::raise_fd_limit()?;
-    if args.connections + FDS_BESIDES > limit {
+    let needed = args.connections.saturating_add(FDS_BESIDES);
+    if needed > limit {
         return Err(Failure::Cannot(format!(
-            "{} connections need {} descriptors, and this process may have {limit}: \
+            "{} connections need {needed} descriptors, and this process may have {limit}: \
              raise it (ulimit -n) or run several",
             args.connections,
-            args.connections + FDS_BESIDES,
         )));
     }
 
     let report = engine::run(&args)?;
-    if args.json {
-        println!("{}", serde_json::to_string(&report)?);
-    } else {
-        print!("{report}");
+    let mut stdout = std::io::stdout().lock();
+    match args.json {
+        true => writeln!(stdout, "{}", serde_json::to_string(&report)?)?,
+        false => write!(stdout, "{report}")?,
     }
     report.verdict()
 }

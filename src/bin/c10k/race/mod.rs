@@ -4,6 +4,7 @@ mod proc;
 mod runner;
 mod table;
 
+use std::io::Write;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -91,13 +92,13 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     }
     bar.finish_and_clear();
 
+    let mut stdout = std::io::stdout().lock();
     if args.json {
         for outcome in &outcomes {
-            println!("{}", serde_json::to_string(outcome)?);
+            writeln!(stdout, "{}", serde_json::to_string(outcome)?)?;
         }
     } else {
-        print!("{}", table::table(&outcomes));
-        print_method(pinned);
+        writeln!(stdout, "{}\n{}", table::table(&outcomes), method(pinned))?;
     }
     for note in &notes {
         eprintln!("note: {note}");
@@ -157,15 +158,16 @@ fn doubts(outcome: &Outcome) -> Vec<String> {
     doubts
 }
 
-fn print_method(pinned: bool) {
+/// How it was measured, in a few lines.
+fn method(pinned: bool) -> String {
     let place = if pinned { "server on CPU 0, load on CPU 1" } else { "server and load together" };
-    println!(
-        "\n64-byte echo over loopback, one request under way on each active connection, every \
+    format!(
+        "64-byte echo over loopback, one request under way on each active connection, every \
          reply checked; {place}.\nLatency is that of a closed loop: connections divided by rate, \
          and the tail that scheduling adds.\nMemory is what an idle connection adds in the \
          server: anonymous resident, and kernel stacks, page\ntables and objects (the load \
          generator's half taken off)."
-    );
+    )
 }
 
 /// On standard error, and only if that is a terminal.
