@@ -60,6 +60,8 @@ fn delimiters_and_sums() {
     let server = Server::start(&EPOLL, &["--delimiter", "0x1e"]);
     let addr = server.addr().to_string();
     prints(&client(&addr, &["--delimiter", "0x1e", "two\nlines"], ""), "two\nlines\n");
+    let two = client(&addr, &["--delimiter", "x", "this is xtwo"], "");
+    fails(&two, 2, "delimiter");
 
     for framing in ["json", "delimiter"] {
         let server = Server::start(&EPOLL, &["--protocol", "sum", "--framing", framing]);
@@ -111,6 +113,7 @@ fn what_goes_wrong_is_said_in_a_line() {
     fails(&client(&gone, &["hello"], ""), 2, "Connection refused");
     fails(&client("nowhere.invalid:80", &["hello"], ""), 2, "nowhere.invalid");
     fails(&client("unix:/nonexistent/socket", &["hello"], ""), 2, "No such file");
+    fails(&client("unix:", &["hello"], ""), 2, "no path");
 
     // One that accepts and says nothing.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();

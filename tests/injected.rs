@@ -265,3 +265,23 @@ fn attached_and_detached_under_load() {
         assert_eq!(summary.errors, 0);
     });
 }
+
+/// It does not go away, and takes no connection from the queue: the loop must neither spin nor
+/// put off its end.
+#[test]
+fn an_accept_that_always_fails_ends_neither_the_loop_nor_its_stopping() {
+    each_model(|model| {
+        let server = Server::start(model, &[]);
+        let mut client = server.connect();
+        converse(&mut client, "before", 1);
+        let strace = inject!(&server, "accept4", "error=EPERM");
+        let waiting = server.connect();
+        converse(&mut client, "beside it", 50);
+        drop((client, waiting));
+        server.signal(nix::sys::signal::Signal::SIGTERM);
+        let outcome = server.wait();
+        drop(strace);
+        assert!(outcome.status.success(), "{outcome:?}");
+        assert_eq!(outcome.summary().connections, 1);
+    });
+}

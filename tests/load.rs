@@ -65,17 +65,19 @@ fn only_the_active_ones_send() {
 
 #[test]
 fn sums_prefixes_delimiters_and_sizes() {
-    let cases: [(&[&str], &[&str]); 5] = [
+    let cases: [(&[&str], &[&str]); 6] = [
         (&["--protocol", "sum"], &["--protocol", "sum", "--pipeline", "4"]),
         (&["--prefix", "got:"], &["--prefix", "got:"]),
         (&["--delimiter", "0"], &["--delimiter", "0"]),
         (&[], &["--size", "1"]),
         (&[], &["--size", "60000", "--pipeline", "8"]),
+        // More under way than either side holds unsent by default.
+        (&["--max-frame", "8MiB"], &["--size", "2MiB", "--pipeline", "8", "--requests", "20"]),
     ];
     for (serve, args) in cases {
         let server = Server::start(&EPOLL, serve);
         let addr = server.addr().to_string();
-        good(&load(&addr, &[args, &["--connections", "4", "--requests", "200"]].concat()));
+        good(&load(&addr, &[&["--connections", "4", "--duration", "200ms"], args].concat()));
     }
 }
 
@@ -173,6 +175,7 @@ fn what_cannot_start_says_why() {
         (&[gone.as_str()][..], "Connection refused"),
         (&["nowhere.invalid:1"], "nowhere.invalid"),
         (&[&gone, "--connections", "10M"], "descriptors"),
+        (&[&gone, "--connections", "18446744073709551615"], "descriptors"),
         (&[&gone, "--cpu", "9999"], "CPU 9999"),
     ] {
         let output = c10k(&[&["load"], args].concat()).output().unwrap();

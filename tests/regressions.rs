@@ -145,3 +145,20 @@ fn two_timers_in_one_slot_of_a_coarser_wheel_both_come() {
     turn_until(&mut reactor, &mut tape, 2);
     assert_eq!(tape.told, [Told::Timer(first), Told::Timer(second)]);
 }
+
+/// The time-out of a wait was worked out from the end of the last turn: a reactor whose owner was
+/// busy elsewhere for a while fired its timers later by as much.
+#[test]
+fn time_that_the_owner_takes_is_not_added_to_a_timer() {
+    let poller = Scripted::default();
+    let mut reactor = Reactor::<OwnedFd, _>::with_poller(poller.clone()).unwrap();
+    let busy = Duration::from_millis(30);
+    let due = std::time::Instant::now() + busy + Duration::from_millis(20);
+    reactor.set_timer(due);
+    std::thread::sleep(busy);
+    poller.batch(&[]);
+    reactor.turn(&mut quiet(), None).unwrap();
+    let timeout = poller.script().timeouts[0].expect("there is a timer");
+    // Rounded up to the tick.
+    assert!(timeout <= Duration::from_millis(21), "{timeout:?}");
+}
