@@ -133,3 +133,20 @@ fn a_peer_that_goes_on_sending_gets_its_replies_at_the_end() {
         assert!(server.wait().summary().requests >= REQUESTS as u64);
     });
 }
+
+/// A server that ended removed the path it had listened at, though by then another one listened
+/// there.
+#[test]
+fn the_path_of_another_server_is_not_removed() {
+    each_model(|model| {
+        let path = scratch_path("other", model);
+        let listen = format!("unix:{}", path.display());
+        let first = Server::listening(model, &[&listen], &[]);
+        fs::remove_file(&path).unwrap();
+        let second = Server::listening(model, &[&listen], &[]);
+        first.stop();
+        ask(&mut common::client::connect_unix(&path), b"hello\n", b"hello\n");
+        second.stop();
+        assert!(!path.exists());
+    });
+}

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use crate::sys::{self, ConnectOptions, ListenOptions};
@@ -14,6 +14,8 @@ use crate::{Addr, Error};
 pub(crate) struct Listener {
     fd: OwnedFd,
     addr: Addr,
+    /// Which file the path of a unix socket is, so that no other server's is removed.
+    file: Option<(u64, u64)>,
     /// Not accepted from, and not watched, for any of these reasons.
     pub(crate) at_limit: bool,
     /// Out of descriptors: until its deadline.
@@ -28,7 +30,8 @@ impl Listener {
         }
         let fd = sys::listen(addr, options).map_err(failed)?;
         let addr = sys::local_addr(&fd).map_err(failed)?;
-        Ok(Listener { fd, addr, at_limit: false, backing_off: false })
+        let file = file_of(&addr);
+        Ok(Listener { fd, addr, file, at_limit: false, backing_off: false })
     }
 
     /// Where it listens, with the port that the kernel chose.
@@ -49,10 +52,20 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Addr::Unix(path) = &self.addr {
+        if let Addr::Unix(path) = &self.addr
+            && self.file.is_some()
+            && self.file == file_of(&self.addr)
+        {
             let _ = fs::remove_file(path);
         }
     }
+}
+
+/// The device and inode of a unix socket's path.
+fn file_of(addr: &Addr) -> Option<(u64, u64)> {
+    let Addr::Unix(path) = addr else { return None };
+    let file = fs::symlink_metadata(path).ok()?;
+    Some((file.dev(), file.ino()))
 }
 
 /// Removes a unix socket that a killed server left behind: one that nobody listens on. Only a
