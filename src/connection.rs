@@ -65,6 +65,12 @@ impl Traffic {
         self.bytes_out.load(Relaxed)
     }
 
+    /// Moves the counts of a process that is gone here.
+    pub(crate) fn take_from(&self, gone: &Traffic) {
+        let take = |count: &AtomicU64| count.swap(0, Relaxed) as usize;
+        self.add(take(&gone.requests), take(&gone.bytes_in), take(&gone.bytes_out));
+    }
+
     /// For several writers.
     pub(crate) fn add(&self, requests: usize, bytes_in: usize, bytes_out: usize) {
         self.requests.fetch_add(requests as u64, Relaxed);

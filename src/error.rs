@@ -33,6 +33,14 @@ pub enum Error {
     },
     /// A server was built without an address, a framing or a service.
     Missing(&'static str),
+    /// Two of a server's settings exclude each other.
+    Conflict(&'static str),
+    /// The workers of a server end as soon as they are started. What each of them said is in
+    /// the log.
+    Workers {
+        /// How the last one ended, as in "exit status: 1".
+        last: String,
+    },
     /// A system call that only fails when the system is out of something.
     System {
         /// What was being done, as in "create an epoll instance".
@@ -62,6 +70,10 @@ impl fmt::Display for Error {
                 write!(f, "cannot connect to {addr}: {source}{}", way_out(source))
             }
             Error::Missing(what) => write!(f, "the server has no {what}"),
+            Error::Conflict(what) => f.write_str(what),
+            Error::Workers { last } => {
+                write!(f, "the workers end as soon as they are started ({last}); see the log")
+            }
             Error::System { operation, source } => {
                 write!(f, "cannot {operation}: {source}{}", way_out(source))
             }
@@ -90,7 +102,7 @@ impl std::error::Error for Error {
             | Error::Listen { source, .. }
             | Error::Connect { source, .. }
             | Error::System { source, .. } => Some(source),
-            Error::Missing(_) => None,
+            Error::Missing(_) | Error::Conflict(_) | Error::Workers { .. } => None,
         }
     }
 }

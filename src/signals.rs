@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 /// SIGINT and SIGTERM, received through a descriptor (`signalfd(2)`).
@@ -12,10 +12,11 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 /// read by the loop when the loop is ready for it. For that the signals are blocked: in the thread
 /// that calls [`Signals::new`], and in those it starts later. Call it before starting any.
 ///
-/// Dropping it unblocks them again.
+/// Dropping it unblocks those again that were not blocked before.
 #[derive(Debug)]
 pub struct Signals {
     fd: SignalFd,
+    /// Those that are blocked for its sake.
     blocked: SigSet,
 }
 
@@ -25,10 +26,30 @@ impl Signals {
     /// # Errors
     /// `EMFILE`, `ENFILE`, `ENOMEM`.
     pub fn new() -> io::Result<Signals> {
-        let set = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
-        let fd = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        set.thread_block()?;
-        Ok(Signals { fd, blocked: set })
+        Signals::of(&[Signal::SIGINT, Signal::SIGTERM])
+    }
+
+    /// The same for other signals.
+    pub(crate) fn of(signals: &[Signal]) -> io::Result<Signals> {
+        let set = SigSet::from_iter(signals.iter().copied());
+        let fd = open(&set)?;
+        let before = set.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        let blocked = set.iter().filter(|&signal| !before.contains(signal)).collect();
+        Ok(Signals { fd, blocked })
+    }
+
+    /// In a child, which is not to read from its parent's descriptor, and receives other signals:
+    /// opens its own, for some of those that are blocked already, and unblocks the rest.
+    pub(crate) fn in_child(self, signals: &[Signal]) -> io::Result<Signals> {
+        let set = SigSet::from_iter(signals.iter().copied());
+        let fd = open(&set)?;
+        let keep = self.blocked.iter().filter(|&signal| set.contains(signal)).collect();
+        let rest: SigSet = self.blocked.iter().filter(|&signal| !set.contains(signal)).collect();
+        rest.thread_unblock()?;
+        // One that came while it was blocked waits in this process, and comes through here.
+        let mut parents = self;
+        parents.blocked = SigSet::empty();
+        Ok(Signals { fd, blocked: keep })
     }
 
     /// The next signal that has come, as `signal(7)` numbers it, if any.
@@ -39,13 +60,20 @@ impl Signals {
         Ok(self.fd.read_signal()?.map(|info| info.ssi_signo as i32))
     }
 
-    /// Gives the signals their default action back: the next one ends the process at once, even
-    /// if the loop is stuck.
+    /// Gives SIGINT and SIGTERM their default action back: the next one ends the process at once,
+    /// even if the loop is stuck.
     pub fn unblock(&self) {
+        let ends = [Signal::SIGINT, Signal::SIGTERM];
+        let set: SigSet = self.blocked.iter().filter(|signal| ends.contains(signal)).collect();
         // Fails for an invalid argument only.
-        let result = self.blocked.thread_unblock();
+        let result = set.thread_unblock();
         debug_assert!(result.is_ok());
     }
+}
+
+/// A descriptor that reports these signals, which must be blocked.
+fn open(set: &SigSet) -> io::Result<SignalFd> {
+    Ok(SignalFd::with_flags(set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
 }
 
 impl AsFd for Signals {
@@ -56,6 +84,7 @@ impl AsFd for Signals {
 
 impl Drop for Signals {
     fn drop(&mut self) {
-        self.unblock();
+        let result = self.blocked.thread_unblock();
+        debug_assert!(result.is_ok());
     }
 }

@@ -200,7 +200,7 @@ fn threads_that_cannot_be_started_are_refusals() {
     assert!(refused >= 3, "there was room for one");
     drop(clients);
     let outcome = server.stop();
-    assert_eq!(outcome.count("refused_no_thread"), refused);
+    assert_eq!(outcome.count("refused_no_task"), refused);
     assert_eq!(outcome.summary().refused, refused);
 }
 

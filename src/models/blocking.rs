@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::account_for_end;
 use crate::Session;
 use crate::framing::Framing;
-use crate::server::Counters;
+use crate::server::{Counters, Protocol};
 use crate::service::Service;
 use crate::session::LINGER;
 use crate::sys::{self, Recv};
@@ -23,10 +23,27 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Serves one connection from here to its end.
 ///
 /// `stopping` says whether the server has shut down the receiving side to stop it.
+pub(crate) fn serve<F: Framing, S: Service, M: Fn() -> S>(
+    fd: BorrowedFd<'_>,
+    protocol: &Protocol<F, M>,
+    counters: &Counters,
+    idle_timeout: Option<Duration>,
+    stopping: impl Fn() -> bool,
+) {
+    let mut session = protocol.session();
+    if let Err(error) = converse(fd, &mut session, idle_timeout, counters, stopping) {
+        log::debug!("a connection is lost: {error}");
+        counters.error(&error);
+    }
+    // Unless it was accounted for when it began to linger.
+    account_for_end(session.take_ended(), counters, || sys::peer_addr(fd));
+}
+
+/// Receives, serves and sends until one side has had enough.
 ///
 /// # Errors
 /// The connection is lost.
-pub(crate) fn serve<F: Framing, S: Service>(
+fn converse<F: Framing, S: Service>(
     fd: BorrowedFd<'_>,
     session: &mut Session<F, S>,
     idle_timeout: Option<Duration>,

@@ -2,16 +2,18 @@
 
 mod blocking;
 mod event_loop;
+mod processes;
 mod threads;
 
 use std::fmt;
 use std::io;
 
 use self::event_loop::EventLoop;
+use self::processes::Processes;
 use self::threads::Threads;
 use crate::framing::Framing;
-use crate::poller::{Epoll, Poll, Select};
-use crate::server::{Counters, Front, Server};
+use crate::poller::{Epoll, Poll, Select, Spin};
+use crate::server::{Config, Counters, Front, Server};
 use crate::service::Service;
 use crate::session::Ended;
 use crate::{Addr, Error};
@@ -28,6 +30,16 @@ pub enum Model {
     Select,
     /// A thread for each connection, blocked in `recv` most of the time.
     Threads,
+    /// A process for each connection, forked when it is accepted, likewise.
+    ///
+    /// [`Server::run`] must be called while the process has no other thread, and waits for
+    /// every child that the process has.
+    Processes,
+    /// One connection at a time, blocked in `recv` most of the time: the next one waits in the
+    /// accept queue until it is over.
+    Blocking,
+    /// One thread that never waits: it tries every connection in turn, for ever.
+    Spin,
 }
 
 impl Default for Model {
@@ -44,6 +56,9 @@ impl fmt::Display for Model {
             Model::Poll => "poll",
             Model::Select => "select",
             Model::Threads => "threads",
+            Model::Processes => "processes",
+            Model::Blocking => "blocking",
+            Model::Spin => "spin",
         })
     }
 }
@@ -68,24 +83,39 @@ where
     M: Fn() -> S + Send + Sync + 'static,
 {
     let Server { listeners, signals, shared, protocol, config } = server;
+    let (counted, idle_timeout) = (shared.clone(), config.idle_timeout);
+    let event_loop = |protocol, trigger| EventLoop::new(protocol, counted, trigger, idle_timeout);
     let result: io::Result<()> = match config.model {
         Model::Epoll(trigger) => {
-            let model = EventLoop::new(protocol, shared.clone(), trigger, config.idle_timeout);
+            let model = event_loop(protocol, trigger);
             Front::run::<Epoll>(model, listeners, signals, shared, &config)
         }
         Model::Poll => {
-            let model =
-                EventLoop::new(protocol, shared.clone(), Trigger::Level, config.idle_timeout);
+            let model = event_loop(protocol, Trigger::Level);
             Front::run::<Poll>(model, listeners, signals, shared, &config)
         }
         Model::Select => {
-            let model =
-                EventLoop::new(protocol, shared.clone(), Trigger::Level, config.idle_timeout);
+            let model = event_loop(protocol, Trigger::Level);
             Front::run::<Select>(model, listeners, signals, shared, &config)
+        }
+        Model::Spin => {
+            let model = event_loop(protocol, Trigger::Level);
+            Front::run::<Spin>(model, listeners, signals, shared, &config)
         }
         Model::Threads => {
             let model = Threads::new(protocol, shared.clone(), &config);
             Front::run::<Epoll>(model, listeners, signals, shared, &config)
+        }
+        Model::Blocking => {
+            // In a thread of its own, so that there is one left to hear that it is to stop.
+            let config = Config { connections_max: 1, ..config };
+            let model = Threads::new(protocol, shared.clone(), &config);
+            Front::run::<Epoll>(model, listeners, signals, shared, &config)
+        }
+        Model::Processes => {
+            // With poll, there is no epoll instance for the children to inherit.
+            let model = Processes::new(protocol, shared.clone(), idle_timeout);
+            Front::run::<Poll>(model, listeners, signals, shared, &config)
         }
     };
     result.map_err(Error::system("run the event loop"))

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use slab::Slab;
 
-use super::{account_for_end, blocking};
+use super::blocking;
 use crate::framing::Framing;
 use crate::poller::{Poller, Readiness, Token};
 use crate::server::{Config, Protocol, Serve, Shared, Source};
@@ -79,7 +79,8 @@ where
 
         self.shared.counters.opened();
         let spawned = thread::Builder::new().stack_size(self.stack_size).spawn(move || {
-            serve(&protocol, &shared, idle_timeout, fd.as_fd());
+            let stopping = || shared.is_stopping();
+            blocking::serve(fd.as_fd(), &protocol, &shared.counters, idle_timeout, stopping);
             sockets.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
             // Closed before it is counted out: whoever reads the count may count descriptors.
             drop(fd);
@@ -88,7 +89,7 @@ where
         });
         spawned.map(drop).inspect_err(|_| {
             self.sockets.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
-            self.shared.counters.refused_no_thread.add(1);
+            self.shared.counters.refused_no_task.add(1);
             self.shared.counters.not_opened();
         })
     }
@@ -106,25 +107,4 @@ where
     fn cut_off(&mut self, _: &mut Loop<P>) {
         self.each_socket(sys::shutdown_both);
     }
-}
-
-fn serve<F, S, M>(
-    protocol: &Protocol<F, M>,
-    shared: &Shared,
-    idle_timeout: Option<Duration>,
-    fd: BorrowedFd<'_>,
-) where
-    F: Framing,
-    S: Service,
-    M: Fn() -> S,
-{
-    let counters = &shared.counters;
-    let mut session = protocol.session();
-    let stopping = || shared.is_stopping();
-    if let Err(error) = blocking::serve(fd, &mut session, idle_timeout, counters, stopping) {
-        log::debug!("a connection is lost: {error}");
-        counters.error(&error);
-    }
-    // Unless it was accounted for when it began to linger.
-    account_for_end(session.take_ended(), counters, || sys::peer_addr(fd));
 }

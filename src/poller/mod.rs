@@ -28,6 +28,7 @@
 mod epoll;
 mod poll;
 mod select;
+mod spin;
 mod watched;
 
 use std::fmt;
@@ -39,6 +40,7 @@ use std::time::Duration;
 pub use epoll::Epoll;
 pub use poll::Poll;
 pub use select::Select;
+pub(crate) use spin::Spin;
 
 /// The contract between the event loop and the kernel's ways of waiting.
 pub trait Poller: Sized {

@@ -4,11 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Config, Server, Shared};
+use nix::sys::signal::Signal;
+
+use super::{Config, Server, Shared, Tally};
 use crate::framing::Framing;
 use crate::models::Model;
 use crate::reactor::TIMEOUT_MAX;
-use crate::server::listener::Listener;
+use crate::server::listener::{Listener, Share};
 use crate::service::Service;
 use crate::session::PENDING_MAX;
 use crate::sys::ListenOptions;
@@ -117,6 +119,29 @@ impl<F, M> Builder<F, M> {
         self
     }
 
+    /// Serves with this many processes, forked by [`run`](Server::run), each with a loop of its
+    /// own; the calling one watches over them: it starts one that has died again, and adds up what
+    /// they count. For [`Model::Epoll`], and while the process has no other thread. Default: 0,
+    /// this process serves.
+    ///
+    /// They share the listeners, or have one each with [`reuse_port`](Builder::reuse_port).
+    /// [`max_connections`](Builder::max_connections) is for each of them, and each takes at most
+    /// as many as it has descriptors for: one that is full leaves newcomers to the others.
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.config.workers = workers;
+        self
+    }
+
+    /// Sets `SO_REUSEPORT` (`socket(7)`): other servers of this user may listen on the same port,
+    /// and each of the workers has a listener of its own, over which the kernel spreads newcomers
+    /// by a hash of their address. Default: false.
+    #[must_use]
+    pub fn reuse_port(mut self, reuse: bool) -> Self {
+        self.listen.reuse_port = reuse;
+        self
+    }
+
     /// How many established connections may wait to be accepted; the kernel caps it at
     /// `net.core.somaxconn`. Default: 4,096.
     #[must_use]
@@ -152,25 +177,59 @@ where
     /// Opens the listening sockets. From here on clients can connect, and wait to be served.
     ///
     /// # Errors
-    /// [`Error::Missing`] without an address, [`Error::Listen`], [`Error::System`].
+    /// [`Error::Missing`] without an address, [`Error::Conflict`] for workers with a model that has
+    /// none, [`Error::Listen`], [`Error::System`].
     pub fn build(self) -> Result<Server<F, M>, Error> {
         if self.addrs.is_empty() {
             return Err(Error::Missing("address to listen on"));
         }
-        let open = |addr: &Addr| Listener::open(addr, &self.listen);
-        let listeners = self.addrs.iter().map(open).collect::<Result<Vec<_>, _>>()?;
-        let signals = match self.signals {
-            true => Some(Signals::new().map_err(Error::system("receive signals"))?),
-            false => None,
-        };
-        let addrs = listeners.iter().map(|listener| listener.addr().clone()).collect();
+        let workers = self.config.workers;
+        if workers > 0 && !matches!(self.config.model, Model::Epoll(_)) {
+            return Err(Error::Conflict("workers are for the model epoll"));
+        }
+        let mut listeners = Vec::new();
+        let mut addrs = Vec::new();
+        for addr in &self.addrs {
+            let own = self.listen.reuse_port && matches!(addr, Addr::Tcp(_));
+            let share = match workers {
+                0 => Share::Nobody,
+                _ if own => Share::Worker(0),
+                _ => Share::Workers,
+            };
+            let first = Listener::open(addr, &self.listen, share)?;
+            // The others listen where the first does, also if the kernel chose that.
+            let addr = first.addr().clone();
+            listeners.push(first);
+            for worker in 1..if own { workers } else { 0 } {
+                listeners.push(Listener::open(&addr, &self.listen, Share::Worker(worker))?);
+            }
+            addrs.push(addr);
+        }
+        let counters = Tally::new(workers).map_err(Error::system("map memory for counters"))?;
         Ok(Server {
             listeners,
-            signals,
-            shared: Arc::new(Shared::new(addrs)),
+            signals: self.signals()?,
+            shared: Arc::new(Shared::new(addrs, counters)),
             protocol: Arc::new(self.protocol),
             config: self.config,
         })
+    }
+}
+
+impl<F, M> Builder<F, M> {
+    /// Has those signals received that somebody will wait for.
+    fn signals(&self) -> Result<Option<Signals>, Error> {
+        let mut signals = Vec::new();
+        if self.signals {
+            signals.extend([Signal::SIGINT, Signal::SIGTERM]);
+        }
+        if self.config.workers > 0 || self.config.model == Model::Processes {
+            signals.push(Signal::SIGCHLD);
+        }
+        if signals.is_empty() {
+            return Ok(None);
+        }
+        Signals::of(&signals).map(Some).map_err(Error::system("receive signals"))
     }
 }
 

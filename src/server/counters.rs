@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::connection::Traffic;
@@ -27,52 +26,131 @@ impl Counter {
     pub(crate) fn value(&self) -> u64 {
         self.0.load(Relaxed)
     }
+
+    /// Adds one, and returns what there is then.
+    pub(super) fn increment(&self) -> u64 {
+        self.0.fetch_add(1, Relaxed) + 1
+    }
+
+    /// Takes off as much, but not more than there is.
+    pub(super) fn subtract(&self, n: u64) {
+        // The closure never refuses.
+        let _ = self.0.fetch_update(Relaxed, Relaxed, |count| Some(count.saturating_sub(n)));
+    }
+
+    pub(super) fn raise_to(&self, n: u64) {
+        self.0.fetch_max(n, Relaxed);
+    }
+
+    fn take(&self) -> u64 {
+        self.0.swap(0, Relaxed)
+    }
 }
 
-/// The counts of a running server.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) accepted: Counter,
-    pub(crate) open: Counter,
-    pub(crate) peak: Counter,
-    pub(crate) traffic: Traffic,
-    pub(crate) refused_no_fd: Counter,
-    pub(crate) refused_no_room: Counter,
-    pub(crate) refused_no_thread: Counter,
-    pub(crate) refused_frame_too_long: Counter,
-    pub(crate) malformed: Counter,
-    pub(crate) panics: Counter,
-    pub(crate) unfinished: Counter,
-    pub(crate) idle_closed: Counter,
-    pub(crate) cut_off: Counter,
-    pub(crate) pauses: Counter,
-    pub(crate) turns: Counter,
-    pub(crate) events: Counter,
-    errors: Mutex<BTreeMap<i32, u64>>,
+/// The errors of the kernel have numbers up to this (`errno(3)`, `EHWPOISON`).
+const ERRNO_MAX: usize = 133;
+
+/// Defines what is counted, once: the counters that a process adds to, and the numbers that they
+/// are read as.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// The counts of one process that serves. All zeroes to begin with, in memory that other
+        /// processes may share: atomic integers and nothing else.
+        #[derive(Debug)]
+        pub(crate) struct Counters {
+            /// Connections open now, and the most there were.
+            pub(crate) open: Counter,
+            pub(crate) peak: Counter,
+            pub(crate) traffic: Traffic,
+            $(pub(crate) $name: Counter,)*
+            /// By errno.
+            errors: [Counter; ERRNO_MAX + 1],
+        }
+
+        /// What a server has counted so far. All counts are since its start but
+        /// [`open`](Stats::open), and of all its processes together.
+        #[derive(Debug, Clone, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Stats {
+            /// Connections open now.
+            pub open: u64,
+            /// The most connections that were open at once.
+            pub peak: u64,
+            /// Requests answered.
+            pub requests: u64,
+            /// Bytes received.
+            pub bytes_in: u64,
+            /// Bytes sent, as far as the kernel has taken them.
+            pub bytes_out: u64,
+            $($(#[$doc])* pub $name: u64,)*
+            /// Errors of system calls on connections, by errno.
+            pub errors: BTreeMap<i32, u64>,
+        }
+
+        impl Counters {
+            /// Adds all but `open` and `peak`, which mean something else for each process.
+            pub(super) fn add_to(&self, stats: &mut Stats) {
+                stats.requests += self.traffic.requests();
+                stats.bytes_in += self.traffic.bytes_in();
+                stats.bytes_out += self.traffic.bytes_out();
+                $(stats.$name += self.$name.value();)*
+                for (errno, count) in self.errors.iter().enumerate() {
+                    if count.value() > 0 {
+                        *stats.errors.entry(errno as i32).or_default() += count.value();
+                    }
+                }
+            }
+
+            /// Moves all but `open` and `peak` here, from the counters of a process that is gone.
+            pub(super) fn take_from(&self, gone: &Counters) {
+                self.traffic.take_from(&gone.traffic);
+                $(self.$name.add(gone.$name.take());)*
+                for (count, gone) in self.errors.iter().zip(&gone.errors) {
+                    count.add(gone.take());
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections accepted and served.
+    accepted,
+    /// Connections refused for want of a descriptor (`EMFILE`, `ENFILE`).
+    refused_no_fd,
+    /// Connections refused because the poller has no room for their descriptor: with select, one
+    /// of 1,024 or more.
+    refused_no_room,
+    /// Connections refused because no thread or process could be started for them.
+    refused_no_task,
+    /// Connections ended by a frame over the limit.
+    refused_frame_too_long,
+    /// Connections ended by a request that made no sense, where the framing cannot find the next.
+    malformed,
+    /// Connections ended by a panic in the service.
+    panics,
+    /// Connections whose stream ended within a frame.
+    unfinished,
+    /// Connections closed because they completed no request for the idle time-out.
+    idle_closed,
+    /// Connections still open when the time to drain ran out.
+    cut_off,
+    /// Connections lost because the process that served them died.
+    lost,
+    /// Workers started again because they had died.
+    restarts,
+    /// How often a listener was paused: at the limit of connections, or out of descriptors.
+    pauses,
+    /// Turns of the event loop.
+    turns,
+    /// Events reported to the event loop; `events / turns` is how many share one wait.
+    events,
 }
 
 impl Counters {
-    pub(crate) fn opened(&self) {
-        self.accepted.add(1);
-        let open = self.open.0.fetch_add(1, Relaxed) + 1;
-        self.peak.0.fetch_max(open, Relaxed);
-    }
-
-    /// One that was counted as opened, which is when it must be, could not be served after all.
-    pub(crate) fn not_opened(&self) {
-        self.accepted.0.fetch_sub(1, Relaxed);
-        self.closed();
-    }
-
-    pub(crate) fn closed(&self) {
-        self.open.0.fetch_sub(1, Relaxed);
-    }
-
     pub(crate) fn error(&self, error: &io::Error) {
-        let errno = error.raw_os_error().unwrap_or(0);
-        // A thread that panics while it holds the lock leaves a map that is still a map.
-        let mut errors = self.errors.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        *errors.entry(errno).or_default() += 1;
+        let errno = error.raw_os_error().and_then(|errno| usize::try_from(errno).ok()).unwrap_or(0);
+        self.errors[if errno <= ERRNO_MAX { errno } else { 0 }].add(1);
     }
 
     /// How a session ended before its peer did.
@@ -84,76 +162,6 @@ impl Counters {
             Ended::ByService | Ended::ByDriver => {}
         }
     }
-
-    pub(crate) fn stats(&self) -> Stats {
-        let errors = self.errors.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        Stats {
-            accepted: self.accepted.value(),
-            open: self.open.value(),
-            peak: self.peak.value(),
-            requests: self.traffic.requests(),
-            bytes_in: self.traffic.bytes_in(),
-            bytes_out: self.traffic.bytes_out(),
-            refused_no_fd: self.refused_no_fd.value(),
-            refused_no_room: self.refused_no_room.value(),
-            refused_no_thread: self.refused_no_thread.value(),
-            refused_frame_too_long: self.refused_frame_too_long.value(),
-            malformed: self.malformed.value(),
-            panics: self.panics.value(),
-            unfinished: self.unfinished.value(),
-            idle_closed: self.idle_closed.value(),
-            cut_off: self.cut_off.value(),
-            pauses: self.pauses.value(),
-            turns: self.turns.value(),
-            events: self.events.value(),
-            errors: errors.clone(),
-        }
-    }
-}
-
-/// What a server has counted so far. All counts are since its start but [`open`](Stats::open).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Connections accepted and served.
-    pub accepted: u64,
-    /// Connections open now.
-    pub open: u64,
-    /// The most connections that were open at once.
-    pub peak: u64,
-    /// Requests answered.
-    pub requests: u64,
-    /// Bytes received.
-    pub bytes_in: u64,
-    /// Bytes sent, as far as the kernel has taken them.
-    pub bytes_out: u64,
-    /// Connections refused for want of a descriptor (`EMFILE`, `ENFILE`).
-    pub refused_no_fd: u64,
-    /// Connections refused because the poller has no room for their descriptor: with select, one
-    /// of 1,024 or more.
-    pub refused_no_room: u64,
-    /// Connections refused because no thread could be started for them.
-    pub refused_no_thread: u64,
-    /// Connections ended by a frame over the limit.
-    pub refused_frame_too_long: u64,
-    /// Connections ended by a request that made no sense, where the framing cannot find the next.
-    pub malformed: u64,
-    /// Connections ended by a panic in the service.
-    pub panics: u64,
-    /// Connections whose stream ended within a frame.
-    pub unfinished: u64,
-    /// Connections closed because they completed no request for the idle time-out.
-    pub idle_closed: u64,
-    /// Connections still open when the time to drain ran out.
-    pub cut_off: u64,
-    /// How often a listener was paused: at the limit of connections, or out of descriptors.
-    pub pauses: u64,
-    /// Turns of the event loop.
-    pub turns: u64,
-    /// Events reported to the event loop; `events / turns` is how many share one wait.
-    pub events: u64,
-    /// Errors of system calls on connections, by errno.
-    pub errors: BTreeMap<i32, u64>,
 }
 
 impl Stats {
@@ -162,14 +170,14 @@ impl Stats {
     pub fn refused(&self) -> u64 {
         self.refused_no_fd
             + self.refused_no_room
-            + self.refused_no_thread
+            + self.refused_no_task
             + self.refused_frame_too_long
     }
 
-    /// Connections that ended badly: errors by errno, and panics.
+    /// Connections that ended badly: errors by errno, panics, and those whose process died.
     #[must_use]
     pub fn errors(&self) -> u64 {
-        self.errors.values().sum::<u64>() + self.panics
+        self.errors.values().sum::<u64>() + self.panics + self.lost
     }
 }
 

@@ -63,6 +63,9 @@ pub(crate) trait Serve<P: Poller>: Sized {
 
     /// The time to drain is over: ends each connection at once.
     fn cut_off(&mut self, reactor: &mut Loop<Self, P>);
+
+    /// SIGCHLD came, which a model with child processes has the server receive.
+    fn children_ended(&mut self) {}
 }
 
 /// The loop of a server.
@@ -119,8 +122,9 @@ impl<V> Front<V> {
             shared: Arc::clone(&shared),
         };
         for listener in listeners {
+            let interest = listener.interest();
             let source = Source::Listener(Box::new(listener));
-            front.listeners.push(reactor.add(source, Interest::READ)?);
+            front.listeners.push(reactor.add(source, interest)?);
         }
         if let Some(signals) = signals {
             reactor.add(Source::Signals(Box::new(signals)), Interest::READ)?;
@@ -140,6 +144,7 @@ impl<V> Front<V> {
     where
         V: Serve<P>,
     {
+        self.queue_behind_others(reactor, token);
         let mut failures = 0;
         for _ in 0..ACCEPT_BATCH {
             if self.shared.counters.open.value() >= self.connections_max {
@@ -158,6 +163,27 @@ impl<V> Front<V> {
         }
     }
 
+    /// Lets the other workers have the next newcomer.
+    ///
+    /// The kernel wakes the first of those who wait for a shared listener, in the order in which
+    /// they added it, and whoever is not busy: left at that, one of four takes nine of ten
+    /// connections. To add it again is to go to the end of the line.
+    fn queue_behind_others<P: Poller>(&mut self, reactor: &mut Loop<V, P>, token: Token)
+    where
+        V: Serve<P>,
+    {
+        let Some(Source::Listener(listener)) = reactor.source(token) else { return };
+        let interest = listener.interest();
+        if !interest.contains(Interest::EXCLUSIVE) || listener.is_paused() {
+            return;
+        }
+        let result = reactor.pause(token).and_then(|()| reactor.resume(token, interest));
+        if let Err(error) = result {
+            self.shared.counters.error(&error);
+            self.back_off(reactor, token);
+        }
+    }
+
     /// Accepts one connection.
     fn accept_one<P: Poller>(&mut self, reactor: &mut Loop<V, P>, token: Token) -> Took
     where
@@ -167,7 +193,7 @@ impl<V> Front<V> {
         match sys::accept(listener.as_fd(), V::NONBLOCKING) {
             Ok(Some(fd)) => {
                 if let Err(error) = self.model.admit(reactor, fd) {
-                    self.warn(&format!("a connection was refused: {error}"));
+                    self.warn(|| refused(&error));
                 }
                 Took::Connection
             }
@@ -182,7 +208,7 @@ impl<V> Front<V> {
                 } else {
                     self.shared.counters.error(&error);
                 }
-                self.warn(&format!("cannot accept for now: {error}"));
+                self.warn(|| format!("cannot accept for now: {error}"));
                 self.back_off(reactor, token);
                 Took::Nothing
             }
@@ -200,11 +226,12 @@ impl<V> Front<V> {
         self.reserve = File::open("/dev/null").ok();
     }
 
-    fn warn(&mut self, what: &str) {
+    /// At most once a second.
+    fn warn(&mut self, what: impl FnOnce() -> String) {
         let now = Instant::now();
         if self.last_warning.is_none_or(|last| now - last >= Duration::from_secs(1)) {
             self.last_warning = Some(now);
-            log::warn!("{what}");
+            log::warn!("{}", what());
         }
     }
 
@@ -260,13 +287,13 @@ impl<V> Front<V> {
         let Some(Source::Listener(listener)) = reactor.source_mut(token) else { return };
         let was = listener.is_paused();
         change(listener);
-        let is = listener.is_paused();
+        let (is, interest) = (listener.is_paused(), listener.interest());
         let result = match (was, is) {
             (false, true) => {
                 self.shared.counters.pauses.add(1);
                 reactor.pause(token)
             }
-            (true, false) => reactor.resume(token, Interest::READ),
+            (true, false) => reactor.resume(token, interest),
             _ => Ok(()),
         };
         if let Err(error) = result {
@@ -311,13 +338,15 @@ impl<P: Poller, V: Serve<P>> Handler<Source<V::Connection>, P> for Front<V> {
                 self.model.ready(reactor, token, readiness);
             }
             Some(Source::Listener(_)) => self.accept(reactor, token),
-            Some(Source::Signals(signals)) => {
-                if let Ok(Some(signal)) = signals.read() {
+            Some(Source::Signals(signals)) => match signals.read() {
+                Ok(Some(libc::SIGCHLD)) => self.model.children_ended(),
+                Ok(Some(signal)) => {
                     log::info!("received signal {signal}; a second one ends at once");
                     signals.unblock();
                     self.begin_drain(reactor);
                 }
-            }
+                Ok(None) | Err(_) => {}
+            },
             None => {}
         }
     }
@@ -353,6 +382,17 @@ impl<P: Poller, V: Serve<P>> Handler<Source<V::Connection>, P> for Front<V> {
         self.shared.counters.turns.set(counts.turns);
         self.shared.counters.events.set(counts.events);
         self.connections_ended(reactor);
+    }
+}
+
+/// Why a connection was refused after it was accepted.
+fn refused(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        // No thread or process for it.
+        Some(libc::EAGAIN) => {
+            format!("a connection was refused: {error}: the limit is {}", sys::task_limit())
+        }
+        _ => format!("a connection was refused: {error}"),
     }
 }
 

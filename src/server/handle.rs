@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 
 use super::Stats;
-use super::counters::Counters;
+use super::tally::Tally;
 use crate::{Addr, Waker};
 
 /// What a server's loop shares with its handles, and with threads that serve connections.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) counters: Counters,
+    pub(crate) counters: Tally,
     addrs: Vec<Addr>,
     stop: AtomicBool,
     /// Set when the loop exists.
@@ -18,13 +18,13 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(addrs: Vec<Addr>) -> Shared {
-        Shared {
-            counters: Counters::default(),
-            addrs,
-            stop: AtomicBool::new(false),
-            waker: OnceLock::new(),
-        }
+    pub(crate) fn new(addrs: Vec<Addr>, counters: Tally) -> Shared {
+        Shared { counters, addrs, stop: AtomicBool::new(false), waker: OnceLock::new() }
+    }
+
+    /// What a worker shares with nobody but its parent: the counters.
+    pub(crate) fn of_worker(&self, worker: usize) -> Shared {
+        Shared::new(self.addrs.clone(), self.counters.of_worker(worker))
     }
 
     pub(crate) fn loop_is(&self, waker: Waker) {

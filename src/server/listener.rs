@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+use crate::poller::Interest;
 use crate::sys::{self, ConnectOptions, ListenOptions};
 use crate::{Addr, Error};
 
@@ -16,14 +17,30 @@ pub(crate) struct Listener {
     addr: Addr,
     /// Which file the path of a unix socket is, so that no other server's is removed.
     file: Option<(u64, u64)>,
+    share: Share,
     /// Not accepted from, and not watched, for any of these reasons.
     pub(crate) at_limit: bool,
     /// Out of descriptors: until its deadline.
     pub(crate) backing_off: bool,
 }
 
+/// Who accepts from a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// This process.
+    Nobody,
+    /// Every worker.
+    Workers,
+    /// One worker, whose own it is (`SO_REUSEPORT`).
+    Worker(usize),
+}
+
 impl Listener {
-    pub(crate) fn open(addr: &Addr, options: &ListenOptions) -> Result<Listener, Error> {
+    pub(crate) fn open(
+        addr: &Addr,
+        options: &ListenOptions,
+        share: Share,
+    ) -> Result<Listener, Error> {
         let failed = |source| Error::Listen { addr: addr.clone(), source };
         if let Addr::Unix(path) = addr {
             remove_stale(path).map_err(failed)?;
@@ -31,12 +48,27 @@ impl Listener {
         let fd = sys::listen(addr, options).map_err(failed)?;
         let addr = sys::local_addr(&fd).map_err(failed)?;
         let file = file_of(&addr);
-        Ok(Listener { fd, addr, file, at_limit: false, backing_off: false })
+        Ok(Listener { fd, addr, file, share, at_limit: false, backing_off: false })
     }
 
     /// Where it listens, with the port that the kernel chose.
     pub(crate) fn addr(&self) -> &Addr {
         &self.addr
+    }
+
+    /// In a worker: whether it is to accept from this. Its path is the parent's to remove.
+    pub(crate) fn is_of_worker(&mut self, worker: usize) -> bool {
+        self.file = None;
+        self.share == Share::Workers || self.share == Share::Worker(worker)
+    }
+
+    /// What to watch it for. Where several processes watch one listener, a newcomer is to wake one
+    /// of them rather than all (`EPOLLEXCLUSIVE`, `epoll_ctl(2)`).
+    pub(crate) fn interest(&self) -> Interest {
+        match self.share {
+            Share::Workers => Interest::READ | Interest::EXCLUSIVE,
+            Share::Nobody | Share::Worker(_) => Interest::READ,
+        }
     }
 
     pub(crate) fn is_paused(&self) -> bool {

@@ -35,6 +35,8 @@ mod counters;
 mod front;
 mod handle;
 mod listener;
+mod tally;
+mod workers;
 
 use std::fmt;
 use std::sync::Arc;
@@ -50,10 +52,11 @@ pub(crate) use self::counters::Counters;
 pub(crate) use self::front::{Front, Serve, Source};
 pub(crate) use self::handle::Shared;
 pub(crate) use self::listener::Listener;
+pub(crate) use self::tally::Tally;
 
 use crate::framing::Framing;
 use crate::service::Service;
-use crate::{Error, Signals, models};
+use crate::{Error, Signals, models, sys};
 
 /// How a server behaves, whatever it serves.
 #[derive(Debug, Clone)]
@@ -63,6 +66,8 @@ pub(crate) struct Config {
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) drain: Duration,
     pub(crate) stack_size: usize,
+    /// How many processes serve; 0 if this one does.
+    pub(crate) workers: usize,
 }
 
 impl Default for Config {
@@ -73,6 +78,7 @@ impl Default for Config {
             idle_timeout: Some(Duration::from_secs(30)),
             drain: Duration::from_secs(5),
             stack_size: 128 * 1024,
+            workers: 0,
         }
     }
 }
@@ -118,10 +124,17 @@ where
     /// counted.
     ///
     /// # Errors
-    /// [`Error::System`] if there is no descriptor for the loop itself.
+    /// [`Error::System`] if there is no descriptor for the loop itself, or the process cannot fork
+    /// because it has threads; [`Error::Workers`] if the workers cannot live.
     pub fn run(self) -> Result<Stats, Error> {
         let shared = Arc::clone(&self.shared);
-        models::run(self)?;
+        if self.config.workers > 0 || self.config.model == Model::Processes {
+            sys::check_single_threaded().map_err(Error::system("fork"))?;
+        }
+        match self.config.workers {
+            0 => models::run(self)?,
+            _ => workers::run(self)?,
+        }
         Ok(shared.counters.stats())
     }
 }

@@ -9,11 +9,19 @@
 // The one module that may: each block says why it is sound.
 #![allow(unsafe_code)]
 
+mod fork;
 mod process;
+mod shared;
 mod socket;
 mod wait;
 
-pub use process::{die_with_parent, pin_to_cpu, raise_fd_limit};
+pub use fork::fork;
+pub(crate) use fork::{
+    check_single_threaded, close_all_but, end_with_parent, ignore, shut_down_on_sigterm,
+    was_shut_down,
+};
+pub use process::{die_with_parent, pin_to_cpu, raise_fd_limit, task_limit};
+pub use shared::{Shareable, SharedMemory};
 pub use socket::{
     ConnectOptions, Connecting, ListenOptions, Recv, accept, connect, listen, local_addr,
     peer_addr, recv, send, set_io_timeout, set_linger, shutdown_both, shutdown_read,

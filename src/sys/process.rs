@@ -1,12 +1,13 @@
 //! Limits and placement of this process.
 
+use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
@@ -24,6 +25,50 @@ pub fn raise_fd_limit() -> io::Result<u64> {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     }
     Ok(hard)
+}
+
+/// The limit on processes and threads that is in force here, as far as can be told: for whoever has
+/// been refused one with `EAGAIN`, which may mean any of four (`fork(2)`, "ERRORS").
+#[must_use]
+pub fn task_limit() -> String {
+    let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    // "0.05 0.02 0.00 2/345 6789": of 345 tasks on the system, 2 want to run (proc(5)).
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let tasks = load.split(['/', ' ']).nth(4).and_then(|tasks| tasks.parse::<u64>().ok());
+    let reaches = |max: u64| tasks.is_some_and(|tasks| tasks >= max);
+
+    for folder in cgroups_of_pids() {
+        if let Some(max) = number(&format!("{folder}/pids.max"))
+            && number(&format!("{folder}/pids.current")).is_some_and(|current| current >= max)
+        {
+            return format!("pids.max of the control group, {max}");
+        }
+    }
+    for name in ["threads-max", "pid_max"] {
+        if let Some(max) = number(&format!("/proc/sys/kernel/{name}")).filter(|&max| reaches(max)) {
+            return format!("kernel.{name}, {max}");
+        }
+    }
+    match getrlimit(Resource::RLIMIT_NPROC) {
+        Ok((soft, _)) if soft != RLIM_INFINITY => {
+            format!("RLIMIT_NPROC, {soft} for this user (ulimit -u)")
+        }
+        _ => "none of those known (fork(2))".to_owned(),
+    }
+}
+
+/// The folders of the control groups that may limit this process's pids: of version 2 and of
+/// version 1 (`cgroups(7)`).
+fn cgroups_of_pids() -> Vec<String> {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let folder = |line: &str| match line.splitn(3, ':').collect::<Vec<_>>()[..] {
+        [_, "", path] => Some(format!("/sys/fs/cgroup{path}")),
+        [_, controllers, path] if controllers.split(',').any(|name| name == "pids") => {
+            Some(format!("/sys/fs/cgroup/pids{path}"))
+        }
+        _ => None,
+    };
+    groups.lines().filter_map(folder).collect()
 }
 
 /// Binds the calling thread, and the threads it will start, to one CPU (`sched_setaffinity(2)`).

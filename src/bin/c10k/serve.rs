@@ -18,6 +18,7 @@ use crate::units;
   c10k serve
   c10k serve --listen 127.0.0.1:0 --listen '[::1]:0' --listen unix:/tmp/c10k.sock
   c10k serve --protocol sum --model threads
+  c10k serve --workers 4 --max-connections 4000
   c10k serve --delimiter '\\t' --prefix 'server got:'")]
 pub(crate) struct Args {
     /// Where to listen: HOST:PORT, [IPv6]:PORT or unix:PATH; port 0 for any. May be repeated
@@ -29,6 +30,12 @@ pub(crate) struct Args {
     /// When epoll tells of a ready connection: once for each change, or for as long as it is so
     #[arg(long, value_enum, default_value_t = TriggerKind::Edge)]
     trigger: TriggerKind,
+    /// Serve with N processes that share the listeners, watched over by this one (epoll)
+    #[arg(long, value_name = "N", value_parser = units::some)]
+    workers: Option<u64>,
+    /// Let other servers listen on the same port; each worker gets a listener of its own
+    #[arg(long)]
+    reuse_port: bool,
     /// What is served
     #[arg(long, value_enum, default_value_t = Protocol::Echo)]
     protocol: Protocol,
@@ -41,7 +48,8 @@ pub(crate) struct Args {
     /// Put before every reply of echo
     #[arg(long, value_name = "TEXT")]
     prefix: Option<String>,
-    /// Connections at once; more wait in the accept queue [default: as many as descriptors allow]
+    /// Connections at once, for each worker; more wait in the accept queue [default: as many as
+    /// descriptors allow]
     #[arg(long, value_name = "N", value_parser = units::some)]
     max_connections: Option<u64>,
     /// The longest message; a longer one is answered with an error, and the connection closed
@@ -77,6 +85,12 @@ pub(crate) enum ModelKind {
     Select,
     /// A thread for each connection
     Threads,
+    /// A process for each connection
+    Processes,
+    /// One connection at a time
+    Blocking,
+    /// Never waiting: every connection is tried in turn, for ever
+    Spin,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -96,9 +110,27 @@ impl Args {
             (ModelKind::Poll, TriggerKind::Edge) => Ok(Model::Poll),
             (ModelKind::Select, TriggerKind::Edge) => Ok(Model::Select),
             (ModelKind::Threads, TriggerKind::Edge) => Ok(Model::Threads),
+            (ModelKind::Processes, TriggerKind::Edge) => Ok(Model::Processes),
+            (ModelKind::Blocking, TriggerKind::Edge) => Ok(Model::Blocking),
+            (ModelKind::Spin, TriggerKind::Edge) => Ok(Model::Spin),
+        }
+    }
+
+    fn workers(&self) -> Result<usize, Failure> {
+        match (self.workers, self.model) {
+            (None, _) => Ok(0),
+            (Some(workers), ModelKind::Epoll) if workers <= WORKERS_MAX => Ok(workers as usize),
+            (Some(_), ModelKind::Epoll) => {
+                Err(Failure::Cannot(format!("--workers is {WORKERS_MAX} at most")))
+            }
+            (Some(_), _) => Err(Failure::Cannot("--workers is for --model epoll".to_owned())),
         }
     }
 }
+
+/// More than that is a mistake: it is for one in each CPU, or one for as many descriptors as a
+/// process may have.
+const WORKERS_MAX: u64 = 1_000;
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     if let Some(cpu) = args.cpu {
@@ -134,6 +166,8 @@ where
         .drain(args.drain)
         .backlog(u32::try_from(args.backlog).unwrap_or(u32::MAX))
         .stack_size(args.stack_size as usize)
+        .workers(args.workers()?)
+        .reuse_port(args.reuse_port)
         .stop_on_signals(true);
     for address in &args.listen {
         builder = builder.listen(address)?;

@@ -1,0 +1,308 @@
+//! Several processes that serve, and the one that watches over them.
+//!
+//! ```text
+//!   parent: listeners, signals, counters          no loop, no thread: it can fork at any time
+//!     ├─ worker 0: epoll ──┐
+//!     ├─ worker 1: epoll ──┼── the same listeners (EPOLLEXCLUSIVE), or one each (SO_REUSEPORT)
+//!     └─ worker 2: epoll ──┘
+//! ```
+//!
+//! The parent keeps every listener open. So a worker that dies takes nothing with it but its own
+//! connections: who waits in the accept queue waits for the others, or for its successor.
+
+use std::io;
+use std::mem;
+use std::process;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use super::{Config, Listener, Protocol, Server, Shared};
+use crate::framing::Framing;
+use crate::poller::{Interest, Poll, Poller, Token};
+use crate::service::Service;
+use crate::{Error, Signals, models, sys};
+
+/// A worker that lived for less than this has failed to start.
+const LIFE_MIN: Duration = Duration::from_secs(1);
+
+/// How long to wait before a worker is started again that has failed; each time twice as long.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// A worker that has failed as often as this in a row will not do better the next time.
+const FAILURES_MAX: u32 = 5;
+
+/// How much longer than their time to drain the workers have to end.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Descriptors that a worker needs besides connections and listeners: the standard three, epoll,
+/// eventfd, signalfd, the reserve, and some for whatever the service may open.
+const FDS_BESIDES: u64 = 32;
+
+/// What the parent knows of a worker.
+#[derive(Debug)]
+enum Worker {
+    Alive {
+        pid: Pid,
+        since: Instant,
+        /// How many before it have failed in a row.
+        failures: u32,
+    },
+    /// To be started at this time.
+    Due {
+        at: Instant,
+        failures: u32,
+    },
+    Ended,
+}
+
+struct Supervisor<F, M> {
+    listeners: Vec<Listener>,
+    /// Taken in a child only.
+    signals: Option<Signals>,
+    shared: Arc<Shared>,
+    protocol: Arc<Protocol<F, M>>,
+    config: Config,
+    workers: Vec<Worker>,
+    /// When those that are left will be killed, once it is stopping.
+    kill_at: Option<Instant>,
+    /// Why it is stopping, unless it was told to.
+    failed: Option<Error>,
+}
+
+/// Starts the workers, and keeps them alive until stopped.
+pub(super) fn run<F, S, M>(server: Server<F, M>) -> Result<(), Error>
+where
+    F: Framing + Send + Sync + 'static,
+    S: Service + Send + 'static,
+    M: Fn() -> S + Send + Sync + 'static,
+{
+    let Server { listeners, signals, shared, protocol, config } = server;
+    let now = Instant::now();
+    let workers = (0..config.workers).map(|_| Worker::Due { at: now, failures: 0 }).collect();
+    let mut supervisor = Supervisor {
+        listeners,
+        signals,
+        shared,
+        protocol,
+        config,
+        workers,
+        kill_at: None,
+        failed: None,
+    };
+    supervisor.supervise().map_err(Error::system("watch over the workers"))?;
+    supervisor.failed.map_or(Ok(()), Err)
+}
+
+impl<F, S, M> Supervisor<F, M>
+where
+    F: Framing + Send + Sync + 'static,
+    S: Service + Send + 'static,
+    M: Fn() -> S + Send + Sync + 'static,
+{
+    fn supervise(&mut self) -> io::Result<()> {
+        // Not epoll, which a child would inherit.
+        let mut poller = Poll::new()?;
+        let mut events = Vec::new();
+        let signals = self.signals.as_ref().expect("SIGCHLD at least");
+        poller.add(signals, Token(0), Interest::READ)?;
+        if self.shared.is_stopping() {
+            self.stop();
+        }
+        loop {
+            self.start_due();
+            if self.workers.iter().all(|worker| matches!(worker, Worker::Ended)) {
+                return Ok(());
+            }
+            poller.wait(&mut events, self.until_next())?;
+            self.read_signals()?;
+            self.reap();
+            if self.kill_at.is_some_and(|at| at <= Instant::now()) {
+                log::warn!("workers that did not end in time are killed");
+                self.signal_all(Signal::SIGKILL);
+                self.kill_at = None;
+            }
+        }
+    }
+
+    fn read_signals(&mut self) -> io::Result<()> {
+        while let Some(signals) = &self.signals
+            && let Some(signal) = signals.read()?
+        {
+            if signal != libc::SIGCHLD {
+                log::info!("received signal {signal}; a second one ends at once");
+                signals.unblock();
+                self.stop();
+            }
+        }
+        Ok(())
+    }
+
+    /// How long there is nothing to do but to wait for a signal.
+    fn until_next(&self) -> Option<Duration> {
+        let due = self.workers.iter().filter_map(|worker| match worker {
+            Worker::Due { at, .. } => Some(*at),
+            _ => None,
+        });
+        let next = due.chain(self.kill_at).min()?;
+        Some(next.saturating_duration_since(Instant::now()))
+    }
+
+    // ---- Starting ----
+
+    fn start_due(&mut self) {
+        let now = Instant::now();
+        for number in 0..self.workers.len() {
+            if let Worker::Due { at, failures } = self.workers[number]
+                && at <= now
+            {
+                self.start(number, failures);
+            }
+        }
+    }
+
+    fn start(&mut self, number: usize, failures: u32) {
+        let parent = process::id();
+        match sys::fork(|| self.work(number, parent)) {
+            Ok(pid) => {
+                log::debug!("worker {number} is process {pid}");
+                let pid = Pid::from_raw(pid as i32);
+                self.workers[number] = Worker::Alive { pid, since: Instant::now(), failures };
+            }
+            Err(error) => {
+                let limit = match error.raw_os_error() {
+                    Some(libc::EAGAIN) => format!(": the limit is {}", sys::task_limit()),
+                    _ => String::new(),
+                };
+                self.try_again(number, failures + 1, format!("cannot fork: {error}{limit}"));
+            }
+        }
+    }
+
+    /// A worker has failed to start.
+    fn try_again(&mut self, number: usize, failures: u32, why: String) {
+        if failures >= FAILURES_MAX {
+            log::error!("worker {number} has failed {failures} times in a row: {why}");
+            self.workers[number] = Worker::Ended;
+            self.failed.get_or_insert(Error::Workers { last: why });
+            self.stop();
+            return;
+        }
+        let back_off = BACK_OFF * 2_u32.pow(failures - 1);
+        log::warn!("worker {number}: {why}; the next one starts in {back_off:?}");
+        self.workers[number] = Worker::Due { at: Instant::now() + back_off, failures };
+    }
+
+    /// The life of a worker, from just after the fork. Returns its exit status.
+    fn work(&mut self, number: usize, parent: u32) -> i32 {
+        match self.serve(number, parent) {
+            Ok(()) => 0,
+            Err(error) => {
+                log::error!("worker {number}: {error}");
+                1
+            }
+        }
+    }
+
+    fn serve(&mut self, number: usize, parent: u32) -> Result<(), Error> {
+        // A terminal sends SIGINT to all; the parent passes it on as SIGTERM.
+        sys::ignore(Signal::SIGINT);
+        sys::end_with_parent(parent, Signal::SIGTERM).map_err(Error::system("start"))?;
+        let parents = self.signals.take().expect("the first to take it");
+        let signals = parents.in_child(&[Signal::SIGTERM]);
+        let signals = Some(signals.map_err(Error::system("receive signals"))?);
+        let mut listeners = mem::take(&mut self.listeners);
+        listeners.retain_mut(|listener| listener.is_of_worker(number));
+        // At the limit on descriptors too it leaves newcomers to the others, and refuses none.
+        let (fds, _) = getrlimit(Resource::RLIMIT_NOFILE)
+            .map_err(|errno| Error::system("read the limit on open files")(errno.into()))?;
+        let room = fds.saturating_sub(FDS_BESIDES + listeners.len() as u64).max(1);
+        let connections_max = self.config.connections_max.min(room);
+        models::run(Server {
+            listeners,
+            signals,
+            shared: Arc::new(self.shared.of_worker(number)),
+            protocol: Arc::clone(&self.protocol),
+            config: Config { connections_max, ..self.config.clone() },
+        })
+    }
+
+    // ---- Ending ----
+
+    /// Takes note of those that have ended.
+    fn reap(&mut self) {
+        for number in 0..self.workers.len() {
+            let Worker::Alive { pid, since, failures } = self.workers[number] else { continue };
+            match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => {}
+                // ECHILD: somebody else has waited for it.
+                Ok(_) | Err(_) if self.is_stopping() => self.bury(number, Worker::Ended),
+                status => {
+                    let how = status.map_or_else(|errno| errno.to_string(), describe);
+                    if since.elapsed() < LIFE_MIN {
+                        self.bury(number, Worker::Ended);
+                        self.try_again(number, failures + 1, how);
+                    } else {
+                        self.bury(number, Worker::Due { at: Instant::now(), failures: 0 });
+                        log::warn!("worker {number}, process {pid}: {how}; starting another");
+                    }
+                    self.shared.counters.restarts.add(1);
+                }
+            }
+        }
+    }
+
+    fn bury(&mut self, number: usize, next: Worker) {
+        let stats = self.shared.counters.stats_of_worker(number);
+        log::info!(
+            "worker {number} has served {} requests on {} connections",
+            stats.requests,
+            stats.accepted
+        );
+        let lost = self.shared.counters.bury(number);
+        if lost > 0 {
+            log::warn!("worker {number}: {lost} connections are lost");
+        }
+        self.workers[number] = next;
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.shared.is_stopping()
+    }
+
+    /// Starts no more, closes the listeners, and has each worker finish.
+    fn stop(&mut self) {
+        self.shared.stop();
+        self.listeners.clear();
+        self.kill_at = Some(Instant::now() + self.config.drain + GRACE);
+        for worker in &mut self.workers {
+            if let Worker::Due { .. } = worker {
+                *worker = Worker::Ended;
+            }
+        }
+        self.signal_all(Signal::SIGTERM);
+    }
+
+    fn signal_all(&self, signal: Signal) {
+        for worker in &self.workers {
+            if let Worker::Alive { pid, .. } = worker {
+                // Not waited for yet, so the pid is still its own.
+                let _ = kill(*pid, signal);
+            }
+        }
+    }
+}
+
+/// How a process ended, in words.
+fn describe(status: WaitStatus) -> String {
+    match status {
+        WaitStatus::Exited(_, code) => format!("exit status {code}"),
+        WaitStatus::Signaled(_, signal, _) => format!("killed by {signal}"),
+        other => format!("{other:?}"),
+    }
+}

@@ -1,0 +1,133 @@
+//! `fork(2)`, and what a child and its parent have to do with each other.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::linux::fs::MetadataExt;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
+
+use nix::errno::Errno;
+use nix::sys::prctl;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::unistd::{self, ForkResult, Pid};
+
+/// Copies this process. The copy runs `child` and ends with the status that it returns, or 101 if
+/// it panics; nothing else of the program runs in it, no destructor included. Returns its pid.
+///
+/// Only the calling thread is copied: whatever another one was doing stays half done in the child,
+/// with its locks held for ever (`fork(2)`, `pthread_atfork(3)`). So this refuses to fork a
+/// process that has several.
+///
+/// The child shares each of the parent's descriptors. An epoll instance among them would be one
+/// and the same in both processes, and registrations that the child did not make would wake it
+/// (`epoll(7)`, question 6 and the note on closing): fork before there is one.
+///
+/// # Errors
+/// [`Unsupported`](io::ErrorKind::Unsupported) if this process has threads. `EAGAIN` at a limit on
+/// processes, which [`task_limit`](super::task_limit) helps to name; `ENOMEM`.
+pub fn fork(child: impl FnOnce() -> i32) -> io::Result<u32> {
+    check_single_threaded()?;
+    // SAFETY: there is no other thread whose state the child could find half changed.
+    match unsafe { unistd::fork()? } {
+        ForkResult::Parent { child } => Ok(child.as_raw() as u32),
+        ForkResult::Child => {
+            let status = panic::catch_unwind(AssertUnwindSafe(child)).unwrap_or(101);
+            // SAFETY: ends the process at once; whatever destructors would do (remove a unix
+            // socket's path, say) is for the parent to do.
+            unsafe { libc::_exit(status) }
+        }
+    }
+}
+
+/// Whether this process may [`fork`].
+///
+/// # Errors
+/// [`Unsupported`](io::ErrorKind::Unsupported) if it has several threads.
+pub(crate) fn check_single_threaded() -> io::Result<()> {
+    // The folder has a link for each thread, and two of its own. To ask for that is one system
+    // call, where reading `/proc/self/status` keeps the kernel busy for much longer.
+    let threads = fs::metadata("/proc/self/task")?.st_nlink().saturating_sub(2);
+    if threads == 1 {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        format!("this process has {threads} threads, and a fork copies only one of them"),
+    ))
+}
+
+/// In a child that serves one connection: closes every descriptor but that one and the standard
+/// three.
+///
+/// Inherited, they are no use to it, and do harm: a listener stays open after its owner has closed
+/// it. For a child that will end with no destructor run, as [`fork`]'s does: whatever owns the
+/// descriptors that are closed here must not be used again.
+pub(crate) fn close_all_but(keep: &OwnedFd) {
+    let keep = keep.as_raw_fd() as u32;
+    let first = libc::STDERR_FILENO as u32 + 1;
+    for (from, to) in [(first, keep - 1), (keep + 1, u32::MAX)] {
+        if from <= to {
+            // SAFETY: close_range(2) takes three integers. By the contract above nobody uses the
+            // descriptors again.
+            unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
+        }
+    }
+}
+
+/// In a child: has the kernel send it `signal` when its parent ends (`PR_SET_PDEATHSIG`,
+/// `prctl(2)`), so that it does not outlive a parent that is killed.
+///
+/// # Errors
+/// `ESRCH` if the parent, `parent`, has ended already.
+pub(crate) fn end_with_parent(parent: u32, signal: Signal) -> io::Result<()> {
+    prctl::set_pdeathsig(signal)?;
+    // The parent may have died before prctl took effect.
+    match unistd::getppid() == Pid::from_raw(parent as i32) {
+        true => Ok(()),
+        false => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+    }
+}
+
+/// Ignores a signal in this process. SIGINT is for whoever watches over it: a terminal sends it to
+/// all processes in the foreground (`signal(7)`).
+pub(crate) fn ignore(signal: Signal) {
+    let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    // SAFETY: no handler is installed that could run anything. Fails for SIGKILL and SIGSTOP.
+    let result = unsafe { sigaction(signal, &ignore) };
+    debug_assert!(result.is_ok());
+}
+
+/// The socket whose receiving side SIGTERM shuts down; -1 before there is one, and -2 once it was.
+static SOCKET: AtomicI32 = AtomicI32::new(-1);
+const SHUT_DOWN: RawFd = -2;
+
+/// In a child that serves one connection: makes SIGTERM shut down the receiving side of its
+/// socket, so that a `recv` returns what has arrived and then EOF, also one that is blocked.
+///
+/// For one socket in a process, which must stay open from here on.
+///
+/// # Errors
+/// Those of `sigaction(2)`; none in practice.
+pub(crate) fn shut_down_on_sigterm(socket: BorrowedFd<'_>) -> io::Result<()> {
+    extern "C" fn on_sigterm(_: libc::c_int) {
+        let socket = SOCKET.swap(SHUT_DOWN, Relaxed);
+        if socket >= 0 {
+            let errno = Errno::last_raw();
+            // SAFETY: shutdown(2) is async-signal-safe (signal-safety(7)) and takes two integers.
+            unsafe { libc::shutdown(socket, libc::SHUT_RD) };
+            Errno::set_raw(errno);
+        }
+    }
+    SOCKET.store(socket.as_raw_fd(), Relaxed);
+    let action =
+        SigAction::new(SigHandler::Handler(on_sigterm), SaFlags::SA_RESTART, SigSet::empty());
+    // SAFETY: the handler does nothing that a signal handler may not do.
+    unsafe { sigaction(Signal::SIGTERM, &action)? };
+    Ok(())
+}
+
+/// Whether SIGTERM has come since [`shut_down_on_sigterm`].
+pub(crate) fn was_shut_down() -> bool {
+    SOCKET.load(Relaxed) == SHUT_DOWN
+}
