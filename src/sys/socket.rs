@@ -33,7 +33,7 @@ pub struct ListenOptions {
     /// `net.core.somaxconn` (4,096 by default); see `listen(2)`.
     pub backlog: u32,
     /// `SO_REUSEPORT`: several sockets may listen on one port, and the kernel spreads newcomers
-    /// over them by hash; see `socket(7)`.
+    /// over them by hash; see `socket(7)`. A unix socket has no port.
     pub reuse_port: bool,
 }
 
@@ -119,12 +119,12 @@ pub fn listen(addr: &Addr, options: &ListenOptions) -> io::Result<OwnedFd> {
         if family != AddressFamily::Unix {
             setsockopt(&fd, sockopt::ReuseAddr, &true)?;
             setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
+            if options.reuse_port {
+                setsockopt(&fd, sockopt::ReusePort, &true)?;
+            }
         }
         if family == AddressFamily::Inet6 {
             setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
-        }
-        if options.reuse_port {
-            setsockopt(&fd, sockopt::ReusePort, &true)?;
         }
         socket::bind(fd.as_raw_fd(), sockaddr)?;
         let backlog = i32::try_from(options.backlog).unwrap_or(i32::MAX);

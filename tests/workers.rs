@@ -1,0 +1,358 @@
+//! `serve --workers`: several processes on the same listeners, and the parent that watches.
+
+#![cfg(feature = "cli")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
+
+use c10k::Server as LibraryServer;
+use c10k::framing::Delimiter;
+use c10k::server::Model;
+use c10k::service::Echo;
+use common::client::{connect_unix, try_connect};
+use common::{Candidate, EPOLL, Server, ask, ends, expect_eof, reset, scratch_path, wait_until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+fn start(args: &[&str]) -> Server {
+    let server = Server::start(&EPOLL, args);
+    let wanted: usize = args[args.iter().position(|&arg| arg == "--workers").unwrap() + 1]
+        .parse()
+        .expect("a number");
+    wait_until("the workers to be there", || workers(server.pid()).len() == wanted);
+    server
+}
+
+/// The children of a process (`proc(5)`).
+fn workers(pid: u32) -> BTreeSet<u32> {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let children = fs::read_to_string(path).unwrap_or_default();
+    children.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect()
+}
+
+fn signal(pid: u32, signal: Signal) {
+    kill(Pid::from_raw(pid as i32), signal).expect("a worker of ours");
+}
+
+fn is_alive(pid: u32) -> bool {
+    // What has ended, and was not waited for, is a zombie.
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+}
+
+/// Asks on each connection, and keeps those that are still there.
+fn ask_all(clients: Vec<TcpStream>) -> Vec<TcpStream> {
+    let answered = |mut client: TcpStream| {
+        let mut reply = [0; 5];
+        match client.write_all(b"ping\n").and_then(|()| client.read_exact(&mut reply)) {
+            Ok(()) => {
+                assert_eq!(&reply, b"ping\n");
+                Some(client)
+            }
+            Err(error) => {
+                let gone =
+                    [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
+                assert!(gone.contains(&error.kind()), "{error}");
+                None
+            }
+        }
+    };
+    clients.into_iter().filter_map(answered).collect()
+}
+
+/// How many connections each worker has served, by what it says at its end.
+fn shares(stderr: &str) -> Vec<u64> {
+    let line = |line: &str| {
+        let rest = line.split_once(" has served ")?.1.split_once(" on ")?.1;
+        rest.split(' ').next()?.parse().ok()
+    };
+    stderr.lines().filter_map(line).collect()
+}
+
+#[test]
+fn all_workers_serve_and_their_counts_are_one() {
+    let server = start(&["--workers", "3"]);
+    let clients: Vec<_> = (0..60).map(|_| server.connect()).collect();
+    let clients = ask_all(ask_all(clients));
+    assert_eq!(clients.len(), 60);
+    drop(clients);
+    let outcome = server.stop();
+    let summary = outcome.summary();
+    assert_eq!((summary.requests, summary.connections, summary.peak), (120, 60, 60));
+    assert_eq!((summary.refused, summary.errors), (0, 0));
+    let shares = shares(&outcome.stderr);
+    assert_eq!((shares.len(), shares.iter().sum::<u64>()), (3, 60), "{shares:?}");
+}
+
+/// Clients that come one after the other, each when the one before was answered.
+#[test]
+fn newcomers_go_round() {
+    let server = start(&["--workers", "3"]);
+    let mut clients = Vec::new();
+    for _ in 0..300 {
+        let mut client = server.connect();
+        ask(&mut client, b"hello\n", b"hello\n");
+        clients.push(client);
+    }
+    drop(clients);
+    let shares = shares(&server.stop().stderr);
+    // Without a turn for everybody the first takes nearly all.
+    assert!(shares.iter().all(|&share| share >= 50), "{shares:?}");
+}
+
+#[test]
+fn each_may_have_a_listener_of_its_own() {
+    let server = start(&["--workers", "3", "--reuse-port"]);
+    let clients = ask_all((0..300).map(|_| server.connect()).collect());
+    assert_eq!(clients.len(), 300);
+    // With the same option another server can have the port too, and the rest of the newcomers.
+    let port = server.addr().port();
+    let listen = format!("127.0.0.1:{port}");
+    let other = Server::listening(&EPOLL, &[&listen], &["--reuse-port"]);
+    drop(clients);
+    let outcome = server.stop();
+    assert_eq!(outcome.summary().connections, 300);
+    // The kernel spreads them by a hash.
+    let shares = shares(&outcome.stderr);
+    assert!(shares.iter().all(|&share| share >= 50), "{shares:?}");
+    ask(&mut other.connect(), b"hello\n", b"hello\n");
+    assert_eq!(other.stop().summary().connections, 1);
+}
+
+#[test]
+fn a_killed_worker_takes_its_own_connections_only() {
+    for own_listeners in [&[][..], &["--reuse-port"]] {
+        let server = start(&[&["--workers", "4"], own_listeners].concat());
+        let clients = ask_all((0..200).map(|_| server.connect()).collect());
+        assert_eq!(clients.len(), 200);
+
+        let before = workers(server.pid());
+        let victim = *before.first().unwrap();
+        signal(victim, Signal::SIGKILL);
+        wait_until("another to take its place", || {
+            let now = workers(server.pid());
+            now.len() == 4 && !now.contains(&victim)
+        });
+        let left = ask_all(clients);
+        let lost = 200 - left.len() as u64;
+        assert!((1..200).contains(&lost), "{lost} lost");
+        // Those who come now find four.
+        let newcomers = ask_all((0..100).map(|_| server.connect()).collect());
+        assert_eq!(newcomers.len(), 100);
+
+        drop((left, newcomers));
+        let outcome = server.stop();
+        let summary = outcome.summary();
+        assert_eq!(summary.requests, 200 + (200 - lost) + 100);
+        assert_eq!((summary.connections, summary.refused), (300, 0));
+        assert_eq!(summary.errors, lost, "each is an error");
+        assert_eq!((outcome.count("lost"), outcome.count("restarts")), (lost, 1));
+        assert_eq!(outcome.count("open"), 0);
+        assert_eq!(shares(&outcome.stderr).len(), 5, "the dead one's count too");
+    }
+}
+
+#[test]
+fn a_full_worker_leaves_newcomers_to_the_others() {
+    let server = start(&["--workers", "4", "--max-connections", "30"]);
+    // As many as all of them have room for, each kept.
+    let mut clients = ask_all((0..120).map(|_| server.connect()).collect());
+    assert_eq!(clients.len(), 120);
+    // One more waits, and is not refused.
+    let mut waiting = server.connect();
+    waiting.write_all(b"ping\n").unwrap();
+    wait_until("all to be full", || server_sockets(&server) == 120);
+    drop(clients.pop());
+    common::expect(&mut waiting, b"ping\n");
+    drop((clients, waiting));
+    let outcome = server.stop();
+    let summary = outcome.summary();
+    assert_eq!((summary.connections, summary.peak, summary.refused), (121, 120, 0));
+    // One of them may have filled its place again with the one that waited.
+    let mut shares = shares(&outcome.stderr);
+    shares.sort_unstable();
+    assert_eq!(shares, [30, 30, 30, 31]);
+}
+
+/// The connections that its workers have.
+fn server_sockets(server: &Server) -> usize {
+    let sockets = |&pid: &u32| common::kernel::socket_count(pid) - 1;
+    workers(server.pid()).iter().map(sockets).sum()
+}
+
+/// Starts the program by way of a shell that sets limits first.
+fn under_limits(limits: &str, args: &[&str]) -> Command {
+    let mut shell = Command::new("sh");
+    c10k::sys::die_with_parent(&mut shell);
+    shell.arg("-c").arg(format!("{limits} && exec \"$0\" \"$@\""));
+    shell.arg(env!("CARGO_BIN_EXE_c10k")).args(["serve", "--listen", "127.0.0.1:0"]).args(args);
+    shell.env("RUST_LOG", "info").env("RUST_LOG_STYLE", "never");
+    shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    shell
+}
+
+#[test]
+fn so_does_one_with_no_descriptor_left() {
+    let mut server = under_limits("ulimit -n 100", &["--workers", "3"]).spawn().expect("a shell");
+    let mut stdout = BufReader::new(server.stdout.take().unwrap()).lines();
+    let line = stdout.next().unwrap().unwrap();
+    let addr: SocketAddr = line.strip_prefix("listening on tcp ").unwrap().parse().unwrap();
+    // More than one or two could hold.
+    let connect = |_| try_connect(addr).expect("a place in the queue");
+    let clients = ask_all((0..180).map(connect).collect());
+    assert_eq!(clients.len(), 180);
+    drop(clients);
+    signal(server.id(), Signal::SIGTERM);
+    let summary = stdout.next().unwrap().unwrap();
+    assert_eq!(summary, "served 180 requests on 180 connections, peak 180, refused 0, errors 0");
+    assert!(server.wait().unwrap().success());
+}
+
+#[test]
+fn workers_that_cannot_live_are_given_up() {
+    // Enough for the parent, and not for a loop.
+    let output = under_limits("ulimit -n 7", &["--workers", "2"]).output().expect("a shell");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("Too many open files"), "{stderr}");
+    let last = stderr.lines().last().unwrap();
+    assert!(last.starts_with("c10k: the workers end as soon as they are started"), "{last}");
+    // Five tries for one of them, and at most as many for the other.
+    let failures = stderr.matches("Too many open files").count();
+    assert!((5..=10).contains(&failures), "{failures} tries:\n{stderr}");
+}
+
+#[test]
+fn one_that_is_killed_again_and_again_ends_the_server() {
+    let mut server = start(&["--workers", "2"]);
+    let steady = *workers(server.pid()).first().unwrap();
+    let mut client = server.connect();
+    ask(&mut client, b"hello\n", b"hello\n");
+    while server.is_running() {
+        // Whichever is not the first.
+        for pid in workers(server.pid()) {
+            if pid != steady {
+                let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
+            }
+        }
+    }
+    let _ = ends(&mut client);
+    let outcome = server.wait();
+    assert_eq!(outcome.status.code(), Some(2), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("killed by SIGKILL"), "{}", outcome.stderr);
+    assert!(!is_alive(steady));
+}
+
+#[test]
+fn a_worker_told_to_stop_is_replaced_and_loses_nothing() {
+    let server = start(&["--workers", "2"]);
+    let clients = ask_all((0..40).map(|_| server.connect()).collect());
+    let told = *workers(server.pid()).first().unwrap();
+    signal(told, Signal::SIGTERM);
+    // It ends its connections by a FIN, after what they had asked.
+    wait_until("another in its place", || {
+        let now = workers(server.pid());
+        now.len() == 2 && !now.contains(&told)
+    });
+    let left = ask_all(clients);
+    assert!(left.len() < 40);
+    drop(left);
+    let outcome = server.stop();
+    assert_eq!((outcome.count("lost"), outcome.count("restarts")), (0, 1));
+    assert_eq!(outcome.summary().errors, 0);
+}
+
+#[test]
+fn workers_do_not_outlive_a_killed_parent() {
+    let server = start(&["--workers", "3"]);
+    let mut client = server.connect();
+    ask(&mut client, b"hello\n", b"hello\n");
+    let orphans = workers(server.pid());
+    server.signal(Signal::SIGKILL);
+    expect_eof(&mut client);
+    drop(client);
+    wait_until("the workers to end", || !orphans.iter().any(|&pid| is_alive(pid)));
+}
+
+/// A terminal sends SIGINT to the whole group.
+#[test]
+fn ctrl_c_ends_all_of_them_well() {
+    let server = start(&["--workers", "2"]);
+    let mut client = server.connect();
+    ask(&mut client, b"hello\n", b"hello\n");
+    for pid in workers(server.pid()) {
+        signal(pid, Signal::SIGINT);
+    }
+    ask(&mut client, b"still here\n", b"still here\n");
+    server.signal(Signal::SIGINT);
+    expect_eof(&mut client);
+    drop(client);
+    let outcome = server.wait();
+    assert!(outcome.status.success(), "{}", outcome.stderr);
+    assert_eq!(outcome.summary().requests, 2);
+    assert_eq!(outcome.count("restarts"), 0);
+}
+
+#[test]
+fn a_unix_socket_stays_for_the_successor() {
+    let path = scratch_path("workers", &Candidate { name: "epoll", ..EPOLL });
+    let listen = format!("unix:{}", path.display());
+    let server = Server::listening(&EPOLL, &[&listen], &["--workers", "1", "--reuse-port"]);
+    ask(&mut connect_unix(&path), b"one\n", b"one\n");
+    let first = workers(server.pid());
+    signal(*first.first().unwrap(), Signal::SIGTERM);
+    wait_until("another", || {
+        workers(server.pid()).len() == 1 && workers(server.pid()).is_disjoint(&first)
+    });
+    ask(&mut connect_unix(&path), b"two\n", b"two\n");
+    assert_eq!(server.stop().summary().requests, 2);
+    assert!(!path.exists(), "the parent removes it");
+}
+
+#[test]
+fn resets_are_counted_wherever_they_happen() {
+    let server = start(&["--workers", "2"]);
+    let clients = ask_all((0..50).map(|_| server.connect()).collect());
+    clients.into_iter().for_each(reset);
+    wait_until("them to be closed", || server_sockets(&server) == 0);
+    let outcome = server.stop();
+    assert_eq!(outcome.errors(libc::ECONNRESET), 50);
+    assert_eq!(outcome.summary().errors, 50);
+}
+
+#[test]
+fn usage() {
+    for (args, why) in [
+        (&["--workers", "2", "--model", "threads"][..], "--workers is for --model epoll"),
+        (&["--workers", "0"], "at least 1 is needed"),
+        (&["--workers", "100k"], "--workers is 1000 at most"),
+    ] {
+        let output = common::server::c10k(&[&["serve"], args].concat()).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(why) && stderr.lines().count() == 1, "{stderr}");
+    }
+}
+
+/// A test runs in a thread, and beside it are others: there is no forking here.
+#[test]
+fn a_process_with_threads_does_not_fork() {
+    let builder = || {
+        LibraryServer::builder()
+            .listen("127.0.0.1:0")
+            .unwrap()
+            .framing(Delimiter::new(b'\n'))
+            .service(|| Echo)
+    };
+    for server in [builder().workers(2), builder().model(Model::Processes)] {
+        let error = server.build().unwrap().run().unwrap_err().to_string();
+        assert!(error.contains("a fork copies only one of them"), "{error}");
+    }
+    let error = builder().workers(2).model(Model::Poll).build().unwrap_err();
+    assert_eq!(error.to_string(), "workers are for the model epoll");
+}
