@@ -9,13 +9,15 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 
-use self::runner::{Cell, Outcome};
+use self::runner::{Cell, Outcome, Runner};
+use self::table::grouped;
 use crate::Failure;
 use crate::units;
 
-/// Starts each server as a process on one CPU, loads it from another with few and many
-/// connections, all of them busy and 50 busy among idle ones, and prints one table.
+/// Starts each server on one CPU, loads it from another with few and many connections, all of
+/// them busy and 50 busy among idle ones, and prints one table.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   c10k race
@@ -39,14 +41,59 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// The runners, in the order of the table.
-const MODELS: [&str; 4] = ["select", "poll", "epoll", "threads"];
+/// It serves one connection at a time, and so is not part of the rest.
+const BLOCKING: Runner = Runner { name: "blocking", args: &["--model", "blocking"] };
 
-/// What `select` has room for, less the descriptors that the server needs for itself.
-const SELECT_CONNECTIONS_MAX: u64 = 1_000;
+/// The runners, in the order of the table.
+const RUNNERS: [Runner; 7] = [
+    Runner { name: "processes", args: &["--model", "processes"] },
+    Runner { name: "threads", args: &["--model", "threads"] },
+    Runner { name: "spin", args: &["--model", "spin"] },
+    Runner { name: "select", args: &["--model", "select"] },
+    Runner { name: "poll", args: &["--model", "poll"] },
+    Runner { name: "epoll", args: &["--model", "epoll"] },
+    Runner { name: "epoll x2", args: &["--model", "epoll", "--workers", "2"] },
+];
+
+/// More than `select(2)` has room for.
+const SELECT_PROBE: u64 = 1_200;
 
 /// Descriptors of a server or load generator that are not connections.
 const FDS_BESIDES: u64 = 32;
+
+/// A row of the table.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Row {
+    Ran(Box<Outcome>),
+    /// More connections than the model has room for, which is a result too.
+    Beyond {
+        model: &'static str,
+        connections: u64,
+        active: u64,
+        limit: u64,
+        why: String,
+    },
+}
+
+/// How many connections each model can hold, where it has a limit of its own.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    select: u64,
+}
+
+impl Limits {
+    /// Why a model cannot hold so many connections, and how many it can.
+    fn beyond(self, model: &str, connections: u64) -> Option<(u64, String)> {
+        match model {
+            "blocking" if connections > 1 => Some((1, "one at a time: the others wait".to_owned())),
+            "select" if connections > self.select => {
+                Some((self.select, format!("refused beyond {}", grouped(self.select as f64))))
+            }
+            _ => None,
+        }
+    }
+}
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let mut notes = Vec::new();
@@ -57,36 +104,25 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             "server and load share one CPU: the figures measure the scheduler too".to_owned(),
         );
     }
-
-    if counts.iter().any(|&connections| connections > SELECT_CONNECTIONS_MAX) {
-        notes.push("select: refuses descriptors above 1,023, and is left out there".to_owned());
-    }
-
-    let mut cells = Vec::new();
-    for idle in [false, true] {
-        for &connections in &counts {
-            for model in MODELS {
-                if model == "select" && connections > SELECT_CONNECTIONS_MAX {
-                    continue;
-                }
-                let active = if idle { args.active.min(connections) } else { connections };
-                let (warmup, duration) = (args.warmup, args.duration);
-                cells.push(Cell { model, connections, active, warmup, duration, pinned });
-            }
-        }
-    }
-
+    let cells = cells(&args, &counts, pinned);
     let bar = progress(cells.len());
-    let mut outcomes = Vec::new();
+    let select = RUNNERS.into_iter().find(|runner| runner.name == "select").expect("in the list");
+    let limits = Limits { select: runner::room(select, pinned, SELECT_PROBE)? };
+
+    let mut rows = Vec::new();
     for cell in cells {
-        let Cell { model, connections, active, .. } = cell;
+        let Cell { runner: Runner { name: model, .. }, connections, active, .. } = cell;
         bar.set_message(format!("{model}: {connections} connections, {active} active"));
-        match runner::run(cell) {
-            Ok(outcome) => {
-                notes.extend(doubts(&outcome));
-                outcomes.push(outcome);
+        if let Some((limit, why)) = limits.beyond(model, connections) {
+            rows.push(Row::Beyond { model, connections, active, limit, why });
+        } else {
+            match runner::run(cell) {
+                Ok(outcome) => {
+                    notes.extend(doubts(&outcome));
+                    rows.push(Row::Ran(Box::new(outcome)));
+                }
+                Err(error) => notes.push(format!("{model} with {connections}: {error}")),
             }
-            Err(error) => notes.push(format!("{model} with {connections}: {error}")),
         }
         bar.inc(1);
     }
@@ -94,20 +130,51 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 
     let mut stdout = std::io::stdout().lock();
     if args.json {
-        for outcome in &outcomes {
-            writeln!(stdout, "{}", serde_json::to_string(outcome)?)?;
+        for row in &rows {
+            writeln!(stdout, "{}", serde_json::to_string(row)?)?;
         }
     } else {
-        writeln!(stdout, "{}\n{}", table::table(&outcomes), method(pinned))?;
+        writeln!(stdout, "{}\n{}", table::table(&rows), method(pinned))?;
     }
     for note in &notes {
         eprintln!("note: {note}");
     }
-    let failed = outcomes.iter().filter(|outcome| outcome.load.verdict().is_err()).count();
-    match (failed, outcomes.is_empty()) {
-        (_, true) => Err(Failure::Cannot("no server could be raced".to_owned())),
-        (0, false) => Ok(()),
-        (failed, false) => Err(Failure::Found(format!("{failed} runs had failures"))),
+    verdict(&rows)
+}
+
+/// What is to be run, in the order of the table.
+fn cells(args: &Args, counts: &[u64], pinned: bool) -> Vec<Cell> {
+    let (warmup, duration) = (args.warmup, args.duration);
+    let cell = |runner, connections, active| Cell {
+        runner,
+        connections,
+        active,
+        warmup,
+        duration,
+        pinned,
+    };
+    let mut cells = vec![cell(BLOCKING, 1, 1), cell(BLOCKING, counts[0], counts[0])];
+    for idle in [false, true] {
+        for &connections in counts {
+            let active = if idle { args.active.min(connections) } else { connections };
+            cells.extend(RUNNERS.map(|runner| cell(runner, connections, active)));
+        }
+    }
+    cells
+}
+
+fn verdict(rows: &[Row]) -> Result<(), Failure> {
+    let ran = || {
+        rows.iter().filter_map(|row| match row {
+            Row::Ran(outcome) => Some(outcome),
+            Row::Beyond { .. } => None,
+        })
+    };
+    let failed = ran().filter(|outcome| outcome.load.verdict().is_err()).count();
+    match (failed, ran().count()) {
+        (_, 0) => Err(Failure::Cannot("no server could be raced".to_owned())),
+        (0, _) => Ok(()),
+        (failed, _) => Err(Failure::Found(format!("{failed} runs had failures"))),
     }
 }
 
@@ -166,7 +233,8 @@ fn method(pinned: bool) -> String {
          reply checked; {place}.\nLatency is that of a closed loop: connections divided by rate, \
          and the tail that scheduling adds.\nMemory is what an idle connection adds in the \
          server: anonymous resident, and kernel stacks, page\ntables and objects (the load \
-         generator's half taken off)."
+         generator's half taken off). Tasks are threads and processes.\nepoll x2 is two workers, \
+         here on one CPU: what they are for is more CPUs, and more descriptors."
     )
 }
 

@@ -3,10 +3,11 @@
 use std::fs;
 use std::io;
 
-/// Memory of one process, and of the kernel, in bytes.
+/// Memory of a process with its children, and of the kernel, in bytes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Memory {
-    /// Anonymous memory that is resident: heap and stacks, but not the program's text.
+    /// Anonymous memory that is resident: heap and stacks, but not the program's text. What
+    /// processes share since a fork is divided among them.
     pub(crate) resident: i64,
     /// The kernel's stacks and page tables, of all processes.
     pub(crate) stacks_and_tables: i64,
@@ -16,13 +17,16 @@ pub(crate) struct Memory {
 
 impl Memory {
     pub(crate) fn now(pid: u32) -> Memory {
+        let resident = |pid| {
+            let path = format!("/proc/{pid}/smaps_rollup");
+            kilobytes(&fs::read_to_string(path).unwrap_or_default(), "Pss_Anon")
+        };
         let system = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let process = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let system = |name| kilobytes(&system, name);
         Memory {
-            resident: kilobytes(&process, "RssAnon"),
             stacks_and_tables: system("KernelStack") + system("PageTables"),
             slab: system("Slab"),
+            resident: family(pid).into_iter().map(resident).sum(),
         }
     }
 
@@ -48,21 +52,35 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
         .and_then(|rest| rest.split_whitespace().next())
 }
 
-/// How many threads a process has.
-pub(crate) fn threads(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    field(&status, "Threads").and_then(|value| value.parse().ok()).unwrap_or(0)
+/// A process and its children (`CONFIG_PROC_CHILDREN`).
+pub(crate) fn family(pid: u32) -> Vec<u32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let children = children.unwrap_or_default();
+    let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+    [pid].into_iter().chain(children).collect()
 }
 
-/// How many sockets a process has open.
-pub(crate) fn sockets(pid: u32) -> io::Result<u64> {
-    let mut count = 0;
-    for fd in fs::read_dir(format!("/proc/{pid}/fd"))? {
-        // One that has been closed since the folder was read has no target any more.
-        let target = fs::read_link(fd?.path()).unwrap_or_default();
-        count += u64::from(target.to_string_lossy().starts_with("socket:"));
-    }
-    Ok(count)
+/// How many tasks a process and its children are: processes, and the threads of each.
+pub(crate) fn tasks(pid: u32) -> u64 {
+    let threads = |pid| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        field(&status, "Threads").and_then(|value| value.parse::<u64>().ok()).unwrap_or(0)
+    };
+    family(pid).into_iter().map(threads).sum()
+}
+
+/// How many sockets a process and its children have open.
+pub(crate) fn sockets(pid: u32) -> u64 {
+    // One that has been closed since the folder was read has no target any more.
+    let is_socket = |fd: &io::Result<fs::DirEntry>| {
+        let target = fd.as_ref().ok().and_then(|fd| fs::read_link(fd.path()).ok());
+        target.is_some_and(|target| target.to_string_lossy().starts_with("socket:"))
+    };
+    let sockets = |pid| {
+        let fds = fs::read_dir(format!("/proc/{pid}/fd"));
+        fds.map_or(0, |fds| fds.filter(is_socket).count() as u64)
+    };
+    family(pid).into_iter().map(sockets).sum()
 }
 
 /// Connections that the kernel dropped because an accept queue was full (`ListenOverflows`), in
@@ -94,7 +112,8 @@ mod tests {
     #[test]
     fn this_process_can_be_read() {
         let pid = std::process::id();
-        assert!(threads(pid) >= 1);
+        assert!(tasks(pid) >= 1);
+        assert_eq!(family(pid)[0], pid);
         let memory = Memory::now(pid);
         assert!(memory.resident > 0 && memory.slab > 0 && memory.stacks_and_tables > 0);
     }

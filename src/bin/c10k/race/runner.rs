@@ -1,6 +1,7 @@
 //! One cell of the race: a server and a load generator, each a process of its own.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -13,10 +14,18 @@ use serde::Serialize;
 use super::proc::{self, Memory};
 use crate::load::Report;
 
+/// A way to serve, as a row of the race.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Runner {
+    pub(crate) name: &'static str,
+    /// How `serve` is told.
+    pub(crate) args: &'static [&'static str],
+}
+
 /// What to run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cell {
-    pub(crate) model: &'static str,
+    pub(crate) runner: Runner,
     pub(crate) connections: u64,
     pub(crate) active: u64,
     pub(crate) warmup: Duration,
@@ -35,7 +44,8 @@ pub(crate) struct Outcome {
     pub(crate) kernel_stack_bytes: Option<f64>,
     /// Of the kernel's objects, per connection, for both of its ends.
     pub(crate) slab_bytes_both_ends: Option<f64>,
-    pub(crate) threads: u64,
+    /// Threads and processes.
+    pub(crate) tasks: u64,
     pub(crate) listen_overflows: u64,
     pub(crate) load: Report,
     /// The server's last word.
@@ -68,13 +78,13 @@ fn settle() {
 pub(crate) fn run(cell: Cell) -> io::Result<Outcome> {
     settle();
     let overflows = proc::listen_overflows();
-    let mut server = Server::start(cell)?;
+    let mut server = Server::start(cell.runner, cell.pinned)?;
     let mut load = Load::start(cell, &server)?;
-    server.wait_until_accepted(cell, load.connected)?;
+    server.wait_until_accepted(cell, load.connected);
 
     // Everything is connected and nothing is sent: this is what an idle connection takes.
     let idle = Memory::now(server.child.id()).since(server.memory_at_start);
-    let threads = proc::threads(server.child.id());
+    let tasks = proc::tasks(server.child.id());
     let report = load.go()?;
     let (summary, warnings) = server.stop()?;
 
@@ -83,16 +93,30 @@ pub(crate) fn run(cell: Cell) -> io::Result<Outcome> {
         enough.then(|| bytes as f64 / report.connected as f64)
     };
     Ok(Outcome {
-        model: cell.model,
+        model: cell.runner.name,
         resident_bytes: per_connection(idle.resident),
         kernel_stack_bytes: per_connection(idle.stacks_and_tables),
         slab_bytes_both_ends: per_connection(idle.slab),
-        threads,
+        tasks,
         listen_overflows: proc::listen_overflows() - overflows,
         load: report,
         summary,
         warnings,
     })
+}
+
+/// How many connections a server that refuses some has room for: opens `probe` of them, and looks
+/// at its summary.
+pub(crate) fn room(runner: Runner, pinned: bool, probe: u64) -> io::Result<u64> {
+    let mut server = Server::start(runner, pinned)?;
+    let clients = (0..probe).map(|_| TcpStream::connect(&server.addr));
+    let clients = clients.collect::<io::Result<Vec<_>>>()?;
+    // What was not accepted yet is accepted before it stops, or refused.
+    let (summary, _) = server.stop()?;
+    drop(clients);
+    let peak = summary.split("peak ").nth(1).and_then(|rest| rest.split(',').next());
+    peak.and_then(|peak| peak.parse().ok())
+        .ok_or_else(|| io::Error::other(format!("not a summary: {summary}")))
 }
 
 /// This program, to run one of its verbs on a CPU of its own.
@@ -116,9 +140,10 @@ struct Server {
 }
 
 impl Server {
-    fn start(cell: Cell) -> io::Result<Server> {
-        let mut child = c10k("serve", cell.pinned.then_some(0))?
-            .args(["--listen", "127.0.0.1:0", "--idle-timeout", "10m", "--model", cell.model])
+    fn start(runner: Runner, pinned: bool) -> io::Result<Server> {
+        let mut child = c10k("serve", pinned.then_some(0))?
+            .args(["--listen", "127.0.0.1:0", "--idle-timeout", "10m"])
+            .args(runner.args)
             .env("RUST_LOG", "warn")
             .stderr(Stdio::piped())
             .spawn()?;
@@ -135,18 +160,19 @@ impl Server {
     }
 
     /// A client is connected when the kernel says so; the server may take its time to accept it.
-    fn wait_until_accepted(&self, cell: Cell, connected: u64) -> io::Result<()> {
+    fn wait_until_accepted(&self, cell: Cell, connected: u64) {
         let (start, pid) = (Instant::now(), self.child.id());
-        // Besides the connections there is the listener, and the thread that accepts.
-        let accepted = || {
-            let threads = cell.model != "threads" || proc::threads(pid) > connected;
-            Ok::<_, io::Error>(threads && proc::sockets(pid)? > connected)
+        // Besides the connections there is the listener, and the task that accepts.
+        let tasks = |model| match model {
+            "threads" | "processes" => connected + 1,
+            _ => 1,
         };
+        let accepted =
+            || proc::tasks(pid) >= tasks(cell.runner.name) && proc::sockets(pid) > connected;
         // Those that were refused never come; then the row shows what is there.
-        while !accepted()? && start.elapsed() < ACCEPT_TIME_MAX {
+        while !accepted() && start.elapsed() < ACCEPT_TIME_MAX {
             thread::sleep(Duration::from_millis(20));
         }
-        Ok(())
     }
 
     /// Has it finish, and returns its summary and what it warned of.

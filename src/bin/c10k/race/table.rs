@@ -1,5 +1,6 @@
 //! The race's result, for people.
 
+use super::Row;
 use super::runner::Outcome;
 use crate::load::micros;
 
@@ -14,22 +15,36 @@ const HEAD: [&str; 11] = [
     "CPU us/req",
     "user B/conn",
     "kernel B/conn",
-    "threads",
+    "tasks",
 ];
 
-/// One row for each outcome, the numbers aligned to the right.
-pub(crate) fn table(outcomes: &[Outcome]) -> String {
-    let load_share = load_share(outcomes);
-    let mut rows = vec![HEAD.map(str::to_owned)];
-    rows.extend(outcomes.iter().map(|outcome| row(outcome, load_share)));
+/// The first column that a model can have no figure for.
+const FIGURES: usize = 3;
+
+/// A line for each row, the numbers aligned to the right.
+pub(super) fn table(rows: &[Row]) -> String {
+    let load_share = load_share(rows);
+    let mut lines = vec![HEAD.map(str::to_owned).to_vec()];
+    lines.extend(rows.iter().map(|row| line(row, load_share)));
+    // A reason takes the room of the figures that are not there.
+    let is_figure = |line: &[String]| line.len() == HEAD.len();
     let width: Vec<usize> = (0..HEAD.len())
-        .map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0))
+        .map(|column| {
+            let of = |line: &Vec<String>| match column < FIGURES || is_figure(line) {
+                true => line[column].len(),
+                false => 0,
+            };
+            lines.iter().map(of).max().unwrap_or(0)
+        })
         .collect();
     let mut text = String::new();
-    for row in &rows {
-        let mut line = format!("{:<1$}", row[0], width[0]);
-        for (cell, width) in row.iter().zip(&width).skip(1) {
-            line.push_str(&format!("  {cell:>width$}"));
+    for cells in &lines {
+        let mut line = format!("{:<1$}", cells[0], width[0]);
+        for (column, (cell, &width)) in cells.iter().zip(&width).enumerate().skip(1) {
+            match column == FIGURES && !is_figure(cells) {
+                true => line.push_str(&format!("  {cell}")),
+                false => line.push_str(&format!("  {cell:>width$}")),
+            }
         }
         text.push_str(line.trim_end());
         text.push('\n');
@@ -40,15 +55,28 @@ pub(crate) fn table(outcomes: &[Outcome]) -> String {
 /// The kernel's objects for one connection exist at both ends, and here both ends are on one
 /// machine. Under epoll the two are alike (a socket, a file, an epoll entry), so half of the sum
 /// is the load generator's. Under any model it is the same, and what is left is the server's.
-fn load_share(outcomes: &[Outcome]) -> Option<f64> {
-    let epoll = outcomes.iter().filter(|outcome| outcome.model == "epoll");
+fn load_share(rows: &[Row]) -> Option<f64> {
+    let epoll = rows.iter().filter_map(|row| match row {
+        Row::Ran(outcome) if outcome.model == "epoll" => Some(outcome),
+        _ => None,
+    });
     epoll
         .max_by_key(|outcome| outcome.load.connected)
         .and_then(|outcome| outcome.slab_bytes_both_ends)
         .map(|both| both / 2.0)
 }
 
-fn row(outcome: &Outcome, load_share: Option<f64>) -> [String; HEAD.len()] {
+fn line(row: &Row, load_share: Option<f64>) -> Vec<String> {
+    let count = |count: u64| grouped(count as f64);
+    match row {
+        Row::Ran(outcome) => figures(outcome, load_share).to_vec(),
+        Row::Beyond { model, connections, active, why, .. } => {
+            vec![(*model).to_owned(), count(*connections), count(*active), why.clone()]
+        }
+    }
+}
+
+fn figures(outcome: &Outcome, load_share: Option<f64>) -> [String; HEAD.len()] {
     let load = &outcome.load;
     let kernel = match (outcome.kernel_stack_bytes, outcome.slab_bytes_both_ends, load_share) {
         (Some(stacks), Some(slab), Some(load_share)) => Some(stacks + slab - load_share),
@@ -67,12 +95,12 @@ fn row(outcome: &Outcome, load_share: Option<f64>) -> [String; HEAD.len()] {
         cpu.map_or("-".to_owned(), |cpu| format!("{cpu:.2}")),
         bytes(outcome.resident_bytes),
         bytes(kernel),
-        outcome.threads.to_string(),
+        grouped(outcome.tasks as f64),
     ]
 }
 
 /// `12345` as `12,345`.
-fn grouped(number: f64) -> String {
+pub(super) fn grouped(number: f64) -> String {
     let digits = format!("{:.0}", number.abs());
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
