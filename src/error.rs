@@ -64,10 +64,10 @@ impl fmt::Display for Error {
                 write!(f, "cannot resolve '{address}': {source}")
             }
             Error::Listen { addr, source } => {
-                write!(f, "cannot listen on {addr}: {source}{}", way_out(source))
+                write!(f, "cannot listen on {addr}: {source}{}", way_out_at(addr, source))
             }
             Error::Connect { addr, source } => {
-                write!(f, "cannot connect to {addr}: {source}{}", way_out(source))
+                write!(f, "cannot connect to {addr}: {source}{}", way_out_at(addr, source))
             }
             Error::Missing(what) => write!(f, "the server has no {what}"),
             Error::Conflict(what) => f.write_str(what),
@@ -81,15 +81,27 @@ impl fmt::Display for Error {
     }
 }
 
-/// What to do about an error that people meet often.
-fn way_out(error: &io::Error) -> &'static str {
-    match error.raw_os_error() {
-        Some(libc::EADDRINUSE) => "; stop the other program or choose another port (0 for any)",
-        Some(libc::EACCES) => "; ports below 1024 need root or CAP_NET_BIND_SERVICE",
-        Some(libc::EADDRNOTAVAIL) => {
+/// What to do about an error of an address that people meet often.
+fn way_out_at(addr: &Addr, error: &io::Error) -> &'static str {
+    match (error.raw_os_error(), addr) {
+        (Some(libc::ECONNREFUSED), _) => "; is the server running?",
+        (Some(libc::EADDRINUSE), Addr::Unix(_)) => "; something else is there, or listens there",
+        (Some(libc::EADDRINUSE), Addr::Tcp(_)) => {
+            "; stop the other program or choose another port (0 for any)"
+        }
+        (Some(libc::EACCES), Addr::Tcp(_)) => {
+            "; ports below 1024 need root or CAP_NET_BIND_SERVICE"
+        }
+        (Some(libc::EADDRNOTAVAIL), Addr::Tcp(_)) => {
             "; no such address on this machine, or no free port left towards this destination"
         }
-        Some(libc::ECONNREFUSED) => "; is the server running?",
+        _ => way_out(error),
+    }
+}
+
+/// What to do about any other error that people meet often.
+fn way_out(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
         Some(libc::EMFILE | libc::ENFILE) => "; raise the limit on open files (ulimit -n)",
         _ => "",
     }

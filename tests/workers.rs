@@ -24,8 +24,22 @@ fn start(args: &[&str]) -> Server {
     let wanted: usize = args[args.iter().position(|&arg| arg == "--workers").unwrap() + 1]
         .parse()
         .expect("a number");
-    wait_until("the workers to be there", || workers(server.pid()).len() == wanted);
+    wait_until("the workers to be there", || {
+        let workers = workers(server.pid());
+        workers.len() == wanted && workers.iter().all(|&pid| is_serving(pid))
+    });
     server
+}
+
+/// Whether the loop of a worker waits for all it has to wait for: a waker, the signals, and a
+/// listener (`proc(5)`, on `/proc/pid/fdinfo`).
+fn is_serving(pid: u32) -> bool {
+    let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else { return false };
+    let watched = |fd: fs::DirEntry| {
+        let info = fs::read_to_string(fd.path()).unwrap_or_default();
+        info.lines().filter(|line| line.starts_with("tfd:")).count()
+    };
+    fds.flatten().any(|fd| watched(fd) >= 3)
 }
 
 /// The children of a process (`proc(5)`).
@@ -43,6 +57,17 @@ fn is_alive(pid: u32) -> bool {
     // What has ended, and was not waited for, is a zombie.
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+}
+
+/// Clients that come one after the other, each when the one before was answered: so that no
+/// worker accepts several at once, and all get some.
+fn crowd(server: &Server, size: usize) -> Vec<TcpStream> {
+    let come = |_| {
+        let mut client = server.connect();
+        ask(&mut client, b"ping\n", b"ping\n");
+        client
+    };
+    (0..size).map(come).collect()
 }
 
 /// Asks on each connection, and keeps those that are still there.
@@ -89,17 +114,10 @@ fn all_workers_serve_and_their_counts_are_one() {
     assert_eq!((shares.len(), shares.iter().sum::<u64>()), (3, 60), "{shares:?}");
 }
 
-/// Clients that come one after the other, each when the one before was answered.
 #[test]
 fn newcomers_go_round() {
     let server = start(&["--workers", "3"]);
-    let mut clients = Vec::new();
-    for _ in 0..300 {
-        let mut client = server.connect();
-        ask(&mut client, b"hello\n", b"hello\n");
-        clients.push(client);
-    }
-    drop(clients);
+    drop(crowd(&server, 300));
     let shares = shares(&server.stop().stderr);
     // Without a turn for everybody the first takes nearly all.
     assert!(shares.iter().all(|&share| share >= 50), "{shares:?}");
@@ -128,8 +146,7 @@ fn each_may_have_a_listener_of_its_own() {
 fn a_killed_worker_takes_its_own_connections_only() {
     for own_listeners in [&[][..], &["--reuse-port"]] {
         let server = start(&[&["--workers", "4"], own_listeners].concat());
-        let clients = ask_all((0..200).map(|_| server.connect()).collect());
-        assert_eq!(clients.len(), 200);
+        let clients = crowd(&server, 200);
 
         let before = workers(server.pid());
         let victim = *before.first().unwrap();
@@ -142,8 +159,7 @@ fn a_killed_worker_takes_its_own_connections_only() {
         let lost = 200 - left.len() as u64;
         assert!((1..200).contains(&lost), "{lost} lost");
         // Those who come now find four.
-        let newcomers = ask_all((0..100).map(|_| server.connect()).collect());
-        assert_eq!(newcomers.len(), 100);
+        let newcomers = crowd(&server, 100);
 
         drop((left, newcomers));
         let outcome = server.stop();
@@ -185,20 +201,25 @@ fn server_sockets(server: &Server) -> usize {
     workers(server.pid()).iter().map(sockets).sum()
 }
 
-/// Starts the program by way of a shell that sets limits first.
-fn under_limits(limits: &str, args: &[&str]) -> Command {
-    let mut shell = Command::new("sh");
-    c10k::sys::die_with_parent(&mut shell);
-    shell.arg("-c").arg(format!("{limits} && exec \"$0\" \"$@\""));
-    shell.arg(env!("CARGO_BIN_EXE_c10k")).args(["serve", "--listen", "127.0.0.1:0"]).args(args);
-    shell.env("RUST_LOG", "info").env("RUST_LOG_STYLE", "never");
-    shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    shell
+/// Starts the program by way of another, which sets something before it becomes it.
+fn by_way_of(other: &str, other_args: &[&str], args: &[&str]) -> Command {
+    let mut command = Command::new(other);
+    c10k::sys::die_with_parent(&mut command);
+    command.args(other_args).arg(env!("CARGO_BIN_EXE_c10k"));
+    command.args(["serve", "--listen", "127.0.0.1:0"]).args(args);
+    command.env("RUST_LOG", "info").env("RUST_LOG_STYLE", "never");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// With a limit on descriptors.
+fn with_fds(fds: u32, args: &[&str]) -> Command {
+    by_way_of("sh", &["-c", &format!("ulimit -n {fds} && exec \"$0\" \"$@\"")], args)
 }
 
 #[test]
 fn so_does_one_with_no_descriptor_left() {
-    let mut server = under_limits("ulimit -n 100", &["--workers", "3"]).spawn().expect("a shell");
+    let mut server = with_fds(100, &["--workers", "3"]).spawn().expect("a shell");
     let mut stdout = BufReader::new(server.stdout.take().unwrap()).lines();
     let line = stdout.next().unwrap().unwrap();
     let addr: SocketAddr = line.strip_prefix("listening on tcp ").unwrap().parse().unwrap();
@@ -213,10 +234,31 @@ fn so_does_one_with_no_descriptor_left() {
     assert!(server.wait().unwrap().success());
 }
 
+/// Then the kernel would not keep them for their parent to wait for.
+#[test]
+fn also_where_ended_children_are_ignored() {
+    for (model, tasks) in [(&["--workers", "1"][..], 1), (&["--model", "processes"], 0)] {
+        let mut server =
+            by_way_of("env", &["--ignore-signal=CHLD"], model).spawn().expect("GNU env");
+        let mut stdout = BufReader::new(server.stdout.take().unwrap()).lines();
+        let line = stdout.next().unwrap().unwrap();
+        let addr: SocketAddr = line.strip_prefix("listening on tcp ").unwrap().parse().unwrap();
+        let mut client = try_connect(addr).unwrap();
+        ask(&mut client, b"hello\n", b"hello\n");
+        drop(client);
+        wait_until("the child to be reaped", || workers(server.id()).len() == tasks);
+        signal(server.id(), Signal::SIGTERM);
+        let output = server.wait_with_output().unwrap();
+        assert!(output.status.success());
+        let log = String::from_utf8(output.stderr).unwrap();
+        assert!(log.contains("stopping: 0 connections to finish"), "{log}");
+    }
+}
+
 #[test]
 fn workers_that_cannot_live_are_given_up() {
     // Enough for the parent, and not for a loop.
-    let output = under_limits("ulimit -n 7", &["--workers", "2"]).output().expect("a shell");
+    let output = with_fds(7, &["--workers", "2"]).output().expect("a shell");
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{stderr}");
     assert!(stderr.contains("Too many open files"), "{stderr}");
@@ -251,7 +293,7 @@ fn one_that_is_killed_again_and_again_ends_the_server() {
 #[test]
 fn a_worker_told_to_stop_is_replaced_and_loses_nothing() {
     let server = start(&["--workers", "2"]);
-    let clients = ask_all((0..40).map(|_| server.connect()).collect());
+    let clients = crowd(&server, 40);
     let told = *workers(server.pid()).first().unwrap();
     signal(told, Signal::SIGTERM);
     // It ends its connections by a FIN, after what they had asked.

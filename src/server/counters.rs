@@ -61,6 +61,8 @@ macro_rules! counters {
             /// Connections open now, and the most there were.
             pub(crate) open: Counter,
             pub(crate) peak: Counter,
+            /// 1 from when there is a loop that serves.
+            pub(crate) serving: Counter,
             pub(crate) traffic: Traffic,
             $(pub(crate) $name: Counter,)*
             /// By errno.
@@ -88,7 +90,7 @@ macro_rules! counters {
         }
 
         impl Counters {
-            /// Adds all but `open` and `peak`, which mean something else for each process.
+            /// Adds all but the first three, which mean something else for each process.
             pub(super) fn add_to(&self, stats: &mut Stats) {
                 stats.requests += self.traffic.requests();
                 stats.bytes_in += self.traffic.bytes_in();
@@ -101,7 +103,7 @@ macro_rules! counters {
                 }
             }
 
-            /// Moves all but `open` and `peak` here, from the counters of a process that is gone.
+            /// Moves all but the first three here, from the counters of a process that is gone.
             pub(super) fn take_from(&self, gone: &Counters) {
                 self.traffic.take_from(&gone.traffic);
                 $(self.$name.add(gone.$name.take());)*

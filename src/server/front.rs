@@ -134,6 +134,7 @@ impl<V> Front<V> {
             // Stopped before there was a loop to wake.
             shared.wake();
         }
+        shared.counters.serving.set(1);
         reactor.run(&mut front)
     }
 

@@ -130,6 +130,7 @@ where
         let shared = Arc::clone(&self.shared);
         if self.config.workers > 0 || self.config.model == Model::Processes {
             sys::check_single_threaded().map_err(Error::system("fork"))?;
+            sys::keep_ended_children();
         }
         match self.config.workers {
             0 => models::run(self)?,

@@ -72,6 +72,7 @@ impl Tally {
         server.lost.add(open);
         server.open.subtract(open);
         gone.open.set(0);
+        gone.serving.set(0);
         open
     }
 
@@ -82,6 +83,11 @@ impl Tally {
             Stats { open: server.open.value(), peak: server.peak.value(), ..Stats::default() };
         self.board.iter().for_each(|counters| counters.add_to(&mut stats));
         stats
+    }
+
+    /// Whether a worker came to serve.
+    pub(crate) fn is_serving(&self, worker: usize) -> bool {
+        self.board[1 + worker].serving.value() > 0
     }
 
     /// What one worker has counted since it was started.

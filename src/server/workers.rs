@@ -28,7 +28,7 @@ use crate::poller::{Interest, Poll, Poller, Token};
 use crate::service::Service;
 use crate::{Error, Signals, models, sys};
 
-/// A worker that lived for less than this has failed to start.
+/// A worker that lived for less than this has failed, as has one that never came to serve.
 const LIFE_MIN: Duration = Duration::from_secs(1);
 
 /// How long to wait before a worker is started again that has failed; each time twice as long.
@@ -244,7 +244,8 @@ where
                 Ok(_) | Err(_) if self.is_stopping() => self.bury(number, Worker::Ended),
                 status => {
                     let how = status.map_or_else(|errno| errno.to_string(), describe);
-                    if since.elapsed() < LIFE_MIN {
+                    let serving = self.shared.counters.is_serving(number);
+                    if !serving || since.elapsed() < LIFE_MIN {
                         self.bury(number, Worker::Ended);
                         self.try_again(number, failures + 1, how);
                     } else {

@@ -92,9 +92,19 @@ pub(crate) fn end_with_parent(parent: u32, signal: Signal) -> io::Result<()> {
 /// Ignores a signal in this process. SIGINT is for whoever watches over it: a terminal sends it to
 /// all processes in the foreground (`signal(7)`).
 pub(crate) fn ignore(signal: Signal) {
-    let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    dispose(signal, SigHandler::SigIgn);
+}
+
+/// Makes sure that children can be waited for: whoever started this process may have had it ignore
+/// SIGCHLD, and then the kernel forgets them as they end (`waitpid(2)`, "ERRORS").
+pub(crate) fn keep_ended_children() {
+    dispose(Signal::SIGCHLD, SigHandler::SigDfl);
+}
+
+fn dispose(signal: Signal, how: SigHandler) {
+    let action = SigAction::new(how, SaFlags::empty(), SigSet::empty());
     // SAFETY: no handler is installed that could run anything. Fails for SIGKILL and SIGSTOP.
-    let result = unsafe { sigaction(signal, &ignore) };
+    let result = unsafe { sigaction(signal, &action) };
     debug_assert!(result.is_ok());
 }
 
