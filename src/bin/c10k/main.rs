@@ -1,7 +1,9 @@
 //! The `c10k` program: serves, asks, loads, and races the ways to serve against each other.
 
+mod child;
 mod client;
 mod load;
+mod proc;
 mod protocol;
 mod race;
 mod serve;

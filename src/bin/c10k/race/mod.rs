@@ -1,6 +1,5 @@
 //! `c10k race`: every model under the same load.
 
-mod proc;
 mod runner;
 mod table;
 

@@ -2,17 +2,17 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use c10k::sys::die_with_parent;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::Serialize;
 
-use super::proc::{self, Memory};
+use crate::child;
 use crate::load::Report;
+use crate::proc::{self, Memory};
 
 /// A way to serve, as a row of the race.
 #[derive(Debug, Clone, Copy)]
@@ -119,17 +119,6 @@ pub(crate) fn room(runner: Runner, pinned: bool, probe: u64) -> io::Result<u64> 
         .ok_or_else(|| io::Error::other(format!("not a summary: {summary}")))
 }
 
-/// This program, to run one of its verbs on a CPU of its own.
-fn c10k(verb: &str, cpu: Option<usize>) -> io::Result<Command> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.arg(verb).stdin(Stdio::piped()).stdout(Stdio::piped());
-    if let Some(cpu) = cpu {
-        command.arg("--cpu").arg(cpu.to_string());
-    }
-    die_with_parent(&mut command);
-    Ok(command)
-}
-
 struct Server {
     child: Child,
     stdout: BufReader<ChildStdout>,
@@ -141,7 +130,7 @@ struct Server {
 
 impl Server {
     fn start(runner: Runner, pinned: bool) -> io::Result<Server> {
-        let mut child = c10k("serve", pinned.then_some(0))?
+        let mut child = child::c10k("serve", pinned.then_some(0))?
             .args(["--listen", "127.0.0.1:0", "--idle-timeout", "10m"])
             .args(runner.args)
             .env("RUST_LOG", "warn")
@@ -154,7 +143,7 @@ impl Server {
             log
         });
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
-        let addr = expect_line(&mut stdout, "listening on tcp ")?;
+        let addr = child::expect_line(&mut stdout, "listening on tcp ")?;
         let memory_at_start = Memory::now(child.id());
         Ok(Server { child, stdout, log: Some(log), addr, memory_at_start })
     }
@@ -188,7 +177,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        end(&mut self.child);
+        child::end(&mut self.child);
     }
 }
 
@@ -201,7 +190,7 @@ struct Load {
 impl Load {
     /// Starts the load generator, and returns when all its connections are open.
     fn start(cell: Cell, server: &Server) -> io::Result<Load> {
-        let mut child = c10k("load", cell.pinned.then_some(1))?
+        let mut child = child::c10k("load", cell.pinned.then_some(1))?
             .args([&server.addr, "--json", "--wait"])
             .args(["--connections", &cell.connections.to_string()])
             .args(["--active", &cell.active.to_string()])
@@ -211,7 +200,7 @@ impl Load {
             .stderr(Stdio::null())
             .spawn()?;
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
-        let connected = expect_line(&mut stdout, "connected ")?;
+        let connected = child::expect_line(&mut stdout, "connected ")?;
         let connected = connected.parse().map_err(io::Error::other)?;
         Ok(Load { child, stdout, connected })
     }
@@ -228,21 +217,6 @@ impl Load {
 
 impl Drop for Load {
     fn drop(&mut self) {
-        end(&mut self.child);
+        child::end(&mut self.child);
     }
-}
-
-/// For a child that may have ended, and been waited for, already.
-fn end(child: &mut Child) {
-    let _ = child.kill();
-    let _ = child.wait();
-}
-
-/// Reads one line and returns what follows `prefix` in it.
-fn expect_line(out: &mut impl BufRead, prefix: &str) -> io::Result<String> {
-    let mut line = String::new();
-    out.read_line(&mut line)?;
-    line.trim_end().strip_prefix(prefix).map(str::to_owned).ok_or_else(|| {
-        io::Error::other(format!("a child should have said '{prefix}' but said {line:?}"))
-    })
 }
