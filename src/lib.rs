@@ -189,6 +189,30 @@
 //! [`.model(Model::Threads)`](server::Builder::model): swap it, load it, and see what changes.
 //! `c10k race` does that.
 //!
+//! One loop uses one CPU, and as many descriptors as one process may have.
+//! [`.workers(4)`](server::Builder::workers) makes it four, in processes that share the listeners
+//! and are started again when they die. They are forked, which copies one thread: so such a server
+//! runs in `main`, before any other thread:
+//!
+//! ```no_run
+//! use c10k::framing::Delimiter;
+//! use c10k::service::Echo;
+//! use c10k::Server;
+//!
+//! fn main() -> Result<(), c10k::Error> {
+//!     let server = Server::builder()
+//!         .listen("127.0.0.1:7000")?
+//!         .framing(Delimiter::new(b'\n'))
+//!         .service(|| Echo)
+//!         .workers(4)
+//!         .max_connections(4_000) // for each worker
+//!         .stop_on_signals(true)
+//!         .build()?;
+//!     println!("{}", server.run()?); // what all four have counted
+//!     Ok(())
+//! }
+//! ```
+//!
 //! # Where to read on
 //!
 //! [`reactor`] for one whole turn of an event loop, [`session`] for the life of a connection,
