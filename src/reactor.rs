@@ -106,6 +106,8 @@ pub struct Turns {
     pub events: u64,
     /// Events dropped because their source had been closed earlier in the same turn.
     pub stale: u64,
+    /// Turns that took more than a tenth of a second.
+    pub slow: u64,
 }
 
 /// A turn longer than this is worth a warning: a service that blocks, or a machine that is full.
@@ -140,6 +142,8 @@ pub struct Reactor<S, P: Poller = Epoll> {
     /// `now` in ticks of the wheel.
     now_ms: u64,
     counts: Turns,
+    /// When it last warned of a slow turn.
+    warned: Option<Instant>,
     stopped: bool,
 }
 
@@ -177,6 +181,7 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
             now: start,
             now_ms: 0,
             counts: Turns::default(),
+            warned: None,
             stopped: false,
         })
     }
@@ -243,11 +248,24 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
 
         let took = self.now.elapsed();
         if took > SLOW_TURN {
-            log::warn!(
-                "one turn of the loop took {took:.1?}: whatever else was ready waited for it"
-            );
+            self.was_slow(took);
         }
         Ok(())
+    }
+
+    /// Warns of a slow turn, unless one was warned of in the last second.
+    #[cold]
+    fn was_slow(&mut self, took: Duration) {
+        self.counts.slow += 1;
+        let now = self.now + took;
+        if self.warned.is_none_or(|at| now - at >= Duration::from_secs(1)) {
+            self.warned = Some(now);
+            log::warn!(
+                "one turn of the loop took {took:.1?}: whatever else was ready waited for it \
+                 (slow turns so far: {})",
+                self.counts.slow
+            );
+        }
     }
 
     /// Takes turns until [`stop`](Reactor::stop) is called.
