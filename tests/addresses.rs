@@ -9,7 +9,7 @@ use std::net::TcpListener;
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use common::client::{connect_unix, try_connect};
-use common::{Server, ask, each_model, scratch_path, wait_until};
+use common::{EVERY_MODEL, Server, ask, each_model, each_of, scratch_path, wait_until};
 
 #[test]
 fn several_listeners_serve_alike() {
@@ -39,7 +39,7 @@ fn ipv6() {
         eprintln!("skipped: there is no IPv6 here");
         return;
     }
-    each_model(|model| {
+    each_of(EVERY_MODEL, |model| {
         let server = Server::listening(model, &["[::1]:0", "127.0.0.1:0"], &[]);
         assert!(server.addr_at(0).is_ipv6());
         ask(&mut server.connect(), b"six\n", b"six\n");
@@ -49,7 +49,7 @@ fn ipv6() {
 
 #[test]
 fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
-    each_model(|model| {
+    each_of(EVERY_MODEL, |model| {
         let path = scratch_path("stale", model);
         let unix = format!("unix:{}", path.display());
         // What a killed server leaves: a path that nobody listens on.
@@ -72,7 +72,7 @@ fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
 
 #[test]
 fn a_stopped_server_leaves_its_address() {
-    each_model(|model| {
+    each_of(EVERY_MODEL, |model| {
         let server = Server::start(model, &[]);
         let addr = server.addr();
         let mut client = server.connect();
@@ -90,7 +90,7 @@ fn a_stopped_server_leaves_its_address() {
 
 #[test]
 fn a_path_that_is_taken_away_does_not_matter_at_the_end() {
-    each_model(|model| {
+    each_of(EVERY_MODEL, |model| {
         let path = scratch_path("taken", model);
         let unix = format!("unix:{}", path.display());
         let server = Server::listening(model, &[&unix], &[]);

@@ -9,7 +9,7 @@ use std::net::TcpListener;
 use std::process::{Output, Stdio};
 
 use common::server::c10k;
-use common::{EPOLL, Server, each_model};
+use common::{EPOLL, EVERY_MODEL, Server, each_of};
 
 /// Runs the client with the arguments, and with `input` on its standard input.
 fn client(addr: &str, args: &[&str], input: &str) -> Output {
@@ -38,7 +38,7 @@ fn fails(output: &Output, status: i32, part: &str) {
 
 #[test]
 fn one_reply_for_each_message() {
-    each_model(|model| {
+    each_of(EVERY_MODEL, |model| {
         let server = Server::start(model, &[]);
         let addr = server.addr().to_string();
         prints(&client(&addr, &["hello", "", "a b"], ""), "hello\n\na b\n");

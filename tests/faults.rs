@@ -14,7 +14,8 @@ use common::client::is_end;
 use common::kernel::{next_fd, set_address_space_limit, set_fd_limit};
 use common::strace::Strace;
 use common::{
-    Local, SELECT, Server, THREADS, ask, each_model, ends, expect, expect_eof, wait_until,
+    LOCAL, Local, SELECT, SPIN, Server, THREADS, ask, each_model, each_of, ends, expect,
+    expect_eof, wait_until,
 };
 
 /// What became of a newcomer.
@@ -50,6 +51,8 @@ fn out_of_descriptors() {
         for client in &mut inside {
             ask(client, b"hello\n", b"hello\n");
         }
+        // The parent of processes closes its copy of a socket when the child may have answered.
+        wait_until("no more descriptors than needed", || server.connections() == INSIDE);
         // The limit is on the numbers, and the lowest free one is given out: there is none now.
         let limit = set_fd_limit(server.pid(), next_fd(server.pid()));
         let strace = Strace::attach(&server, &["trace=accept4"]);
@@ -105,10 +108,14 @@ fn out_of_descriptors() {
         assert_eq!(outcome.count("refused_no_fd"), refused as u64);
         assert_eq!(outcome.summary().connections, (INSIDE + answered + 1) as u64);
         assert_eq!(outcome.summary().errors, 0, "a newcomer refused is no error");
-        // Without strace this is the proof that it did not spin: every turn had a reason.
+        // Without strace this is the proof that it did not spin: every turn had a reason, unless
+        // it is to spin.
         let (turns, served) = (outcome.count("turns"), outcome.summary().requests);
         let reasons = served + 3 * (INSIDE + NEWCOMERS) as u64 + 4 * refused as u64 + 100;
-        assert!(turns < 2 * reasons, "{turns} turns of the loop for {reasons} reasons");
+        assert!(
+            *model == SPIN || turns < 2 * reasons,
+            "{turns} turns of the loop for {reasons} reasons"
+        );
         let warnings = outcome.stderr.lines().filter(|line| line.contains("cannot accept")).count();
         assert!(warnings >= 1, "{}", outcome.stderr);
         assert!(warnings < refused.max(3), "{warnings} warnings for {refused} refusals");
@@ -129,7 +136,7 @@ impl Service for Touchy {
 
 #[test]
 fn a_panic_in_a_service_ends_its_connection_only() {
-    each_model(|model| {
+    each_of(LOCAL, |model| {
         let builder = c10k::Server::builder().listen("127.0.0.1:0").unwrap().model(model.model);
         let builder = builder.framing(Delimiter::new(b'\n')).service(|| Touchy);
         let server = Local::start(builder.build().unwrap());
@@ -168,7 +175,7 @@ impl Service for Sleepy {
 
 #[test]
 fn a_slow_service_delays_and_loses_nothing() {
-    each_model(|model| {
+    each_of(LOCAL, |model| {
         let builder = c10k::Server::builder().listen("127.0.0.1:0").unwrap().model(model.model);
         // Less than the service takes: being served is not being idle.
         let builder = builder.idle_timeout(Duration::from_secs(1));

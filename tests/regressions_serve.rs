@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use common::client::{assert_same, try_connect};
 use common::kernel::{peak_resident, unacknowledged};
-use common::{EVENT_LOOPS, Server, ask, each_model, each_of, expect, scratch_path, wait_until};
+use common::{EVENT_LOOPS, EVERY_MODEL, Server, ask, each_of, expect, scratch_path, wait_until};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -19,7 +19,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 /// removed it: `connect(2)` says ECONNREFUSED of anything that is not a socket.
 #[test]
 fn listening_at_a_file_does_not_remove_it() {
-    each_model(|model| {
+    each_of(EVERY_MODEL, |model| {
         let path = scratch_path("file", model);
         fs::write(&path, "precious").unwrap();
         let listen = format!("unix:{}", path.display());
@@ -74,7 +74,7 @@ fn a_peer_that_takes_its_last_replies_slowly_gets_them_all() {
     requests.extend([b'm'; 101]);
     let mut replies = format!("{prefix}\n").repeat(1600).into_bytes();
     replies.extend(b"error: frame too long\n");
-    each_model(|model| {
+    each_of(EVERY_MODEL, |model| {
         // All 16 MB may be pending at once, so the end is seen at once; the kernel takes a quarter.
         let args = ["--prefix", &prefix, "--max-frame", "100", "--idle-timeout", "1500ms"];
         let server = Server::start(model, &[&args[..], &["--max-pending", "64MiB"]].concat());
@@ -100,7 +100,7 @@ fn a_peer_that_takes_its_last_replies_slowly_gets_them_all() {
 #[test]
 fn a_timeout_of_centuries_is_no_panic() {
     const FOR_EVER: &str = "500000000000y";
-    each_model(|model| {
+    each_of(EVERY_MODEL, |model| {
         let server = Server::start(model, &["--idle-timeout", FOR_EVER, "--drain", FOR_EVER]);
         ask(&mut server.connect(), b"hello\n", b"hello\n");
         assert_eq!(server.stop().summary().requests, 1);
@@ -114,7 +114,7 @@ fn a_peer_that_goes_on_sending_gets_its_replies_at_the_end() {
     const REQUESTS: usize = 1000;
     let prefix = "p".repeat(1000);
     let replies = format!("{prefix}\n").repeat(REQUESTS);
-    each_model(|model| {
+    each_of(EVERY_MODEL, |model| {
         let server = Server::start(model, &["--prefix", &prefix, "--drain", "20s"]);
         let mut client = server.connect();
         // So that most of the replies are still in the server's kernel.
@@ -138,7 +138,7 @@ fn a_peer_that_goes_on_sending_gets_its_replies_at_the_end() {
 /// there.
 #[test]
 fn the_path_of_another_server_is_not_removed() {
-    each_model(|model| {
+    each_of(EVERY_MODEL, |model| {
         let path = scratch_path("other", model);
         let listen = format!("unix:{}", path.display());
         let first = Server::listening(model, &[&listen], &[]);

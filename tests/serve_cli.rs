@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::process::Output;
 
 use common::server::c10k;
-use common::{Server, THREADS, each_model};
+use common::{EVERY_MODEL, Server, THREADS, each_of};
 
 fn run(args: &[&str]) -> Output {
     c10k(args).output().expect("the program")
@@ -114,7 +114,7 @@ fn what_does_not_go_together() {
 
 #[test]
 fn not_enough_descriptors() {
-    each_model(|model| {
+    each_of(EVERY_MODEL, |model| {
         // Enough to start the program, not to start the server.
         let script = r#"ulimit -n 5; exec "$0" "$@""#;
         let mut command = std::process::Command::new("sh");

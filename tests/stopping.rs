@@ -11,7 +11,10 @@ use std::thread;
 
 use common::client::{assert_same, connect_unix, try_connect};
 use common::kernel::unacknowledged;
-use common::{Server, ask, each_model, ends, expect, expect_eof, scratch_path, wait_until};
+use common::{
+    EVERY_MODEL, Server, ask, each_model, each_of, ends, expect, expect_eof, scratch_path,
+    wait_until,
+};
 use nix::sys::signal::Signal;
 
 /// Waits until the server's kernel has everything that was written.
@@ -55,7 +58,7 @@ fn also_those_that_wait_for_room() {
     const REQUESTS: usize = 1000;
     let prefix = "p".repeat(10_000);
     let replies = format!("{prefix}\n").repeat(REQUESTS);
-    each_model(|model| {
+    each_of(EVERY_MODEL, |model| {
         let args = ["--prefix", &prefix, "--max-pending", "64KiB", "--drain", "20s"];
         let server = Server::start(model, &args);
         let mut client = server.connect();
@@ -151,7 +154,7 @@ fn under_load_every_reply_is_whole_and_in_order() {
 
 #[test]
 fn sigint_does_the_same_and_an_idle_server_ends_at_once() {
-    each_model(|model| {
+    each_of(EVERY_MODEL, |model| {
         for signal in [Signal::SIGINT, Signal::SIGTERM] {
             let server = Server::start(model, &["--drain", "1h"]);
             server.signal(signal);
@@ -173,7 +176,7 @@ fn stuck_client(server: &Server) -> TcpStream {
 #[test]
 fn the_time_to_drain_ends() {
     let prefix = "p".repeat(10_000);
-    each_model(|model| {
+    each_of(EVERY_MODEL, |model| {
         let server = Server::start(model, &["--prefix", &prefix, "--drain", "200ms"]);
         let mut client = stuck_client(&server);
         let outcome = server.stop();
@@ -187,7 +190,7 @@ fn the_time_to_drain_ends() {
 #[test]
 fn a_second_signal_ends_at_once() {
     let prefix = "p".repeat(10_000);
-    each_model(|model| {
+    each_of(EVERY_MODEL, |model| {
         let server = Server::start(model, &["--prefix", &prefix, "--drain", "1h"]);
         let client = stuck_client(&server);
         server.signal(Signal::SIGTERM);

@@ -8,11 +8,11 @@ use std::io::Write;
 use std::net::Shutdown;
 
 use common::client::assert_same;
-use common::{Server, ask, each_model, ends, exchange, expect, expect_eof};
+use common::{EVERY_MODEL, Server, ask, each_of, ends, exchange, expect, expect_eof};
 
 #[test]
 fn echo_replies_each_frame() {
-    each_model(|model| {
+    each_of(EVERY_MODEL, |model| {
         let server = Server::start(model, &[]);
         let mut client = server.connect();
         // Several frames in one write, empty ones, and bytes that mean something elsewhere.
@@ -46,7 +46,7 @@ fn delimiters_and_prefix() {
         (&["--prefix", "server got:"], b'\n', "server got:"),
         (&["--prefix", "> ", "--delimiter", r"\0"], 0, "> "),
     ];
-    each_model(|model| {
+    each_of(EVERY_MODEL, |model| {
         for (args, byte, prefix) in cases {
             let server = Server::start(model, args);
             let mut client = server.connect();
@@ -68,7 +68,7 @@ fn delimiters_and_prefix() {
 #[test]
 fn one_byte_at_a_time_and_every_cut() {
     let train = b"one\n\ntwo two\nthree\n";
-    each_model(|model| {
+    each_of(EVERY_MODEL, |model| {
         let server = Server::start(model, &["--prefix", ">"]);
         let want = b">one\n>\n>two two\n>three\n";
         let mut client = server.connect();
@@ -77,7 +77,6 @@ fn one_byte_at_a_time_and_every_cut() {
         }
         expect(&mut client, want);
         // Waiting for each reply makes the server see each byte alone.
-        let mut client = server.connect();
         let (mut sent, mut replies) = (0, want.split_inclusive(|byte| *byte == b'\n'));
         for byte in train {
             client.write_all(&[*byte]).unwrap();
@@ -100,7 +99,7 @@ fn one_byte_at_a_time_and_every_cut() {
 
 #[test]
 fn sum_under_json_framing() {
-    each_model(|model| {
+    each_of(EVERY_MODEL, |model| {
         let server = Server::start(model, &["--protocol", "sum"]);
         let mut client = server.connect();
         // The client of the book: it writes a value with nothing after it, and waits.
@@ -159,7 +158,7 @@ fn assert_is_error(reply: &str, part: &str) {
 
 #[test]
 fn sum_under_delimiter_framing() {
-    each_model(|model| {
+    each_of(EVERY_MODEL, |model| {
         let server = Server::start(model, &["--protocol", "sum", "--framing", "delimiter"]);
         let mut client = server.connect();
         ask(&mut client, b"{\"A\":7,\"B\":4}\n", b"{\"Sum\":11}\n");
@@ -193,7 +192,7 @@ fn read_line(stream: &mut impl std::io::Read) -> Vec<u8> {
 
 #[test]
 fn ok_replies_ok_to_each_message() {
-    each_model(|model| {
+    each_of(EVERY_MODEL, |model| {
         let server = Server::start(model, &["--protocol", "ok"]);
         let mut client = server.connect();
         for message in [&b"x"[..], b"hello\nworld\n", &[0; 1000]] {
@@ -210,7 +209,7 @@ fn ok_replies_ok_to_each_message() {
 
 #[test]
 fn half_close_gets_every_reply_and_then_eof() {
-    each_model(|model| {
+    each_of(EVERY_MODEL, |model| {
         let server = Server::start(model, &["--prefix", "reply to "]);
         let (mut requests, mut replies) = (Vec::new(), Vec::new());
         for n in 0..20_000 {
@@ -230,7 +229,7 @@ fn half_close_gets_every_reply_and_then_eof() {
 
 #[test]
 fn an_unfinished_frame_at_eof_is_dropped_and_counted() {
-    each_model(|model| {
+    each_of(EVERY_MODEL, |model| {
         let server = Server::start(model, &[]);
         assert_same(&exchange(server.connect(), b"whole\nunfinished"), b"whole\n");
         assert_same(&exchange(server.connect(), b"unfinished"), b"");
@@ -249,7 +248,7 @@ fn large_replies_in_small_windows() {
     // Far more than the socket buffers hold, both ways at once.
     let frame = [&[b'm'; 50_000][..], b"\n"].concat();
     let requests = frame.repeat(200);
-    each_model(|model| {
+    each_of(EVERY_MODEL, |model| {
         let server = Server::start(model, &["--max-pending", "64KiB"]);
         assert_same(&exchange(server.connect(), &requests), &requests);
         assert_eq!(server.stop().summary().requests, 200);

@@ -4,26 +4,53 @@
 #![allow(unsafe_code)]
 
 use std::fs;
+use std::io;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 
-/// The descriptors that a process has open.
+/// The children of a process (`/proc/PID/task/TID/children`, `proc(5)`).
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let list = list.expect("a process of ours");
+    list.split_whitespace().map(|child| child.parse().expect("a pid")).collect()
+}
+
+/// The letter for the state of a process, `Z` for one that is dead and not waited for; `None` if
+/// there is no such process.
+pub(crate) fn state(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // It follows the name, which is in parentheses and may have some itself (proc(5)).
+    stat.rsplit(')').next()?.trim_start().chars().next()
+}
+
+/// The descriptors that a process has open: their names, which are numbers.
+fn fds(pid: u32) -> io::Result<Vec<PathBuf>> {
+    fs::read_dir(format!("/proc/{pid}/fd"))?.map(|entry| Ok(entry?.path())).collect()
+}
+
+/// The descriptors of a process and of its children. A child may be gone by now.
+fn fds_of_family(pid: u32) -> Vec<PathBuf> {
+    let mut all = fds(pid).expect("a process of ours");
+    all.extend(children(pid).into_iter().flat_map(|child| fds(child).unwrap_or_default()));
+    all
+}
+
+/// How many descriptors a process and its children have open.
 pub(crate) fn fd_count(pid: u32) -> usize {
-    fs::read_dir(format!("/proc/{pid}/fd")).expect("a process of ours").count()
+    fds_of_family(pid).len()
 }
 
 /// The sockets among them.
 pub(crate) fn socket_count(pid: u32) -> usize {
-    let dir = fs::read_dir(format!("/proc/{pid}/fd")).expect("a process of ours");
     // One that was closed just now has no target any more.
-    let targets = dir.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    let targets = fds_of_family(pid).into_iter().filter_map(|fd| fs::read_link(fd).ok());
     targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
 }
 
 /// The number that the next descriptor of a process will have: the lowest that is free.
 pub(crate) fn next_fd(pid: u32) -> u64 {
-    let dir = fs::read_dir(format!("/proc/{pid}/fd")).expect("a process of ours");
-    let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().parse::<u64>();
-    let open: Vec<u64> = dir.map(|entry| name(entry.unwrap()).expect("a number")).collect();
+    let number = |fd: &PathBuf| fd.file_name()?.to_str()?.parse::<u64>().ok();
+    let open: Vec<u64> = fds(pid).expect("a process of ours").iter().filter_map(number).collect();
     (0..).find(|fd| !open.contains(fd)).expect("an end")
 }
 

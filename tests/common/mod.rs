@@ -8,6 +8,7 @@ pub(crate) mod kernel;
 pub(crate) mod server;
 pub(crate) mod strace;
 
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -48,25 +49,53 @@ pub(crate) const SELECT: Candidate =
 pub(crate) const THREADS: Candidate =
     Candidate { name: "threads", args: &["--model", "threads"], model: Model::Threads };
 
-/// Everything here is true of each of these.
-pub(crate) const MODELS: &[Candidate] = &[EPOLL, EPOLL_LEVEL, POLL, SELECT, THREADS];
+pub(crate) const PROCESSES: Candidate =
+    Candidate { name: "processes", args: &["--model", "processes"], model: Model::Processes };
 
-/// Those that serve from the loop, and never block.
+pub(crate) const BLOCKING: Candidate =
+    Candidate { name: "blocking", args: &["--model", "blocking"], model: Model::Blocking };
+
+pub(crate) const SPIN: Candidate =
+    Candidate { name: "spin", args: &["--model", "spin"], model: Model::Spin };
+
+/// For tests with one client at a time.
+pub(crate) const EVERY_MODEL: &[Candidate] =
+    &[EPOLL, EPOLL_LEVEL, POLL, SELECT, THREADS, PROCESSES, SPIN, BLOCKING];
+
+/// For tests with several clients at once: all but `blocking`, where the second one waits.
+pub(crate) const MODELS: &[Candidate] =
+    &[EPOLL, EPOLL_LEVEL, POLL, SELECT, THREADS, PROCESSES, SPIN];
+
+/// Those that wait for all their connections in one call.
 pub(crate) const EVENT_LOOPS: &[Candidate] = &[EPOLL, EPOLL_LEVEL, POLL, SELECT];
 
-/// Runs a test against every model, all at once: most of a test is waiting. The thread that fails
-/// is named for its model.
+/// For tests that attach strace while there are connections: `spin` makes thousands of calls that
+/// come to nothing, of whichever connection, and each one counts as a chance to fail.
+pub(crate) const TRACEABLE: &[Candidate] = &[EPOLL, EPOLL_LEVEL, POLL, SELECT, THREADS, PROCESSES];
+
+/// For tests with a server in a thread of their own ([`Local`]) and several clients: all but
+/// `processes`, which does not fork in a process with threads.
+pub(crate) const LOCAL: &[Candidate] = &[EPOLL, EPOLL_LEVEL, POLL, SELECT, THREADS, SPIN];
+
+/// Runs a test with several clients against every model that serves several.
 pub(crate) fn each_model(test: impl Fn(&Candidate) + Sync) {
     each_of(MODELS, test);
 }
 
-/// Runs a test against the models given.
+/// Runs a test against the models given, all at once: most of a test is waiting. The thread that
+/// fails is named for its model.
 pub(crate) fn each_of(models: &'static [Candidate], test: impl Fn(&Candidate) + Sync) {
-    let test = &test;
+    /// One server that spins at a time: it takes a CPU from all others.
+    static SPINNING: Mutex<()> = Mutex::new(());
+    let run = &|candidate: &Candidate| {
+        let spins = candidate.model == Model::Spin;
+        let _alone = spins.then(|| SPINNING.lock().unwrap_or_else(PoisonError::into_inner));
+        test(candidate);
+    };
     let failed: Vec<&str> = thread::scope(|scope| {
         let start = |candidate: &'static Candidate| {
             let builder = thread::Builder::new().name(format!("model {}", candidate.name));
-            builder.spawn_scoped(scope, move || test(candidate)).expect("a thread")
+            builder.spawn_scoped(scope, move || run(candidate)).expect("a thread")
         };
         let running: Vec<_> = models.iter().map(|model| (model.name, start(model))).collect();
         let ended = running.into_iter().map(|(name, thread)| (name, thread.join()));

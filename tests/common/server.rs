@@ -119,11 +119,13 @@ impl Server {
         self.child.id()
     }
 
+    /// Those of its children count too.
     pub(crate) fn fds(&self) -> usize {
         kernel::fd_count(self.pid())
     }
 
-    /// The connections that it has open.
+    /// The connections that it has open. A child has its parent's sockets too until it has closed
+    /// them, so with processes this is exact only when all connections have been answered.
     pub(crate) fn connections(&self) -> usize {
         kernel::socket_count(self.pid()) - self.listeners
     }
