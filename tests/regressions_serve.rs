@@ -11,7 +11,10 @@ use std::time::Duration;
 
 use common::client::{assert_same, try_connect};
 use common::kernel::{peak_resident, unacknowledged};
-use common::{EVENT_LOOPS, EVERY_MODEL, Server, ask, each_of, expect, scratch_path, wait_until};
+use common::strace::Strace;
+use common::{
+    EVENT_LOOPS, EVERY_MODEL, PROCESSES, Server, ask, each_of, expect, scratch_path, wait_until,
+};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -149,4 +152,29 @@ fn the_path_of_another_server_is_not_removed() {
         second.stop();
         assert!(!path.exists());
     });
+}
+
+/// The first signal to stop had the second one unblocked, also in the children that were forked
+/// from then on for who was still in the queue. One that was told to finish before it was ready to
+/// be told was killed by that.
+#[test]
+fn a_process_that_was_just_started_is_told_to_finish_and_not_killed() {
+    let server = Server::start(&PROCESSES, &["--drain", "20s"]);
+    // The first thing that a child does takes a while.
+    let slow = ["trace=close_range", "inject=close_range:delay_enter=100000"];
+    let Some(strace) = Strace::attach(&server, &slow) else { return };
+    server.signal(Signal::SIGSTOP);
+    // More than are accepted in the turn in which the signal is seen.
+    let mut clients: Vec<_> = (0..80).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.write_all(b"hello\n").unwrap();
+    }
+    server.signal(Signal::SIGTERM);
+    server.signal(Signal::SIGCONT);
+    for client in &mut clients {
+        expect(client, b"hello\n");
+    }
+    drop((clients, strace));
+    let outcome = server.wait();
+    assert_eq!((outcome.summary().requests, outcome.summary().errors), (80, 0));
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -87,6 +87,8 @@ where
 
     fn admit(&mut self, _: &mut Loop<P>, fd: OwnedFd) -> io::Result<()> {
         let parent = process::id();
+        // Told to finish before it can hear that, the child would be killed by it. It unblocks this.
+        let before = SigSet::from(Signal::SIGTERM).thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
         self.shared.counters.opened();
         let forked = sys::fork(|| match self.serve(parent, &fd) {
             Ok(()) => 0,
@@ -95,6 +97,7 @@ where
                 1
             }
         });
+        before.thread_set_mask()?;
         let child = forked.inspect_err(|_| {
             self.shared.counters.refused_no_task.add(1);
             self.shared.counters.not_opened();
