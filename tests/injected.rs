@@ -11,8 +11,8 @@ use std::net::TcpStream;
 use common::client::is_end;
 use common::strace::Strace;
 use common::{
-    BLOCKING, Candidate, EPOLL, EPOLL_LEVEL, EVENT_LOOPS, EVERY_MODEL, Server, TRACEABLE, ask,
-    each_model, each_of, ends, expect, expect_eof, wait_until,
+    BLOCKING, Candidate, EPOLL, EPOLL_LEVEL, EVENT_LOOPS, EVERY_MODEL, PROCESSES, Server, THREADS,
+    WAITING, ask, each_model, each_of, ends, expect, expect_eof, wait_until,
 };
 
 /// A conversation in which each reply is exact.
@@ -47,7 +47,7 @@ macro_rules! inject {
 #[test]
 fn an_interrupted_call_is_made_again() {
     for call in ["recvfrom", "sendto", WAIT, "accept4"] {
-        each_of(TRACEABLE, |model| {
+        each_of(WAITING, |model| {
             let server = Server::start(model, &["--idle-timeout", "20s"]);
             let mut before = server.connect();
             converse(&mut before, "before", 1);
@@ -134,7 +134,7 @@ fn an_accept_that_fails_for_want_of_memory_is_tried_later() {
 #[test]
 fn an_accept_without_a_descriptor_refuses_one() {
     for name in ["EMFILE", "ENFILE"] {
-        each_of(TRACEABLE, |model| {
+        each_of(WAITING, |model| {
             let server = Server::start(model, &[]);
             let strace = inject!(&server, "accept4", format!("error={name}:when=1"));
             let mut refused = server.connect();
@@ -195,7 +195,7 @@ fn a_call_that_fails_closes_its_connection_only() {
             ("ECONNABORTED", libc::ECONNABORTED),
             ("EPIPE", libc::EPIPE),
         ] {
-            each_of(TRACEABLE, |model| only_the_victim(model, call, name, errno));
+            each_of(WAITING, |model| only_the_victim(model, call, name, errno));
         }
     }
 }
@@ -247,7 +247,7 @@ fn a_connection_that_cannot_be_watched_for_room_is_closed() {
 
 #[test]
 fn attached_and_detached_under_load() {
-    each_of(TRACEABLE, |model| {
+    each_of(WAITING, |model| {
         let server = Server::start(model, &[]);
         let mut clients: Vec<_> = (0..8).map(|_| server.connect()).collect();
         let rounds = 3;
@@ -285,5 +285,27 @@ fn an_accept_that_always_fails_ends_neither_the_loop_nor_its_stopping() {
         drop(strace);
         assert!(outcome.status.success(), "{outcome:?}");
         assert_eq!(outcome.summary().connections, 1);
+    });
+}
+
+#[test]
+fn a_task_that_cannot_be_started_refuses_one_connection() {
+    each_of(&[THREADS, PROCESSES], |model| {
+        let server = Server::start(model, &[]);
+        let mut inside = server.connect();
+        converse(&mut inside, "before", 1);
+        let strace = inject!(&server, "?clone,?clone3,?fork,?vfork", "error=EAGAIN:when=1..2");
+        for _ in 0..2 {
+            assert!(ends(&mut server.connect()).is_empty());
+        }
+        converse(&mut server.connect(), "there is room again", 3);
+        converse(&mut inside, "after", 3);
+        drop((inside, strace));
+        let outcome = server.stop();
+        assert_eq!(outcome.count("refused_no_task"), 2);
+        let summary = outcome.summary();
+        assert_eq!((summary.connections, summary.refused, summary.errors), (2, 2, 0));
+        assert!(outcome.stderr.contains("a connection was refused"), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("the limit is"), "{}", outcome.stderr);
     });
 }

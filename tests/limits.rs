@@ -14,8 +14,8 @@ use std::time::Duration;
 use common::client::{connect_unix, try_connect, write_until_lost};
 use common::kernel::{anonymous, peak_resident};
 use common::{
-    EVERY_MODEL, PROCESSES, Server, THREADS, ask, each_model, each_of, ends, expect, expect_eof,
-    reset, scratch_path, wait_until,
+    EVERY_MODEL, PROCESSES, Server, THREADS, WAITING, ask, each_model, each_of, ends, expect,
+    expect_eof, reset, scratch_path, wait_until,
 };
 
 /// A client that behaves, in a loop of its own, while others do not.
@@ -64,7 +64,7 @@ fn a_client_that_never_reads_is_bounded_and_closed() {
     let prefix = "p".repeat(1000);
     // Each byte asks for a thousand: 64 KiB of them for 64 MB, if nothing held the server back.
     let requests = [b'\n'; 64 * 1024];
-    each_model(|model| {
+    each_of(WAITING, |model| {
         let args = ["--prefix", &prefix, "--max-pending", "64KiB", "--idle-timeout", "3s"];
         let server = Server::start(model, &args);
         ask(&mut server.connect(), b"\n", format!("{prefix}\n").as_bytes());
@@ -210,7 +210,7 @@ fn resets_by_the_thousand() {
 #[test]
 fn a_thousand_hostile_clients_leave_nothing_behind() {
     let prefix = "p".repeat(1000);
-    each_model(|model| {
+    each_of(WAITING, |model| {
         let path = scratch_path("hostile", model);
         let unix = format!("unix:{}", path.display());
         let args = ["--prefix", &prefix, "--max-pending", "64KiB", "--idle-timeout", "3s"];

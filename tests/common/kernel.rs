@@ -6,7 +6,11 @@
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::Command;
+
+use nix::sys::resource::{Resource, setrlimit};
 
 /// The children of a process (`/proc/PID/task/TID/children`, `proc(5)`).
 pub(crate) fn children(pid: u32) -> Vec<u32> {
@@ -102,6 +106,14 @@ fn set_limit(pid: u32, resource: libc::__rlimit_resource_t, soft: u64) -> u64 {
     let result = unsafe { libc::prlimit(pid, resource, &new, std::ptr::null_mut()) };
     assert_eq!(result, 0, "prlimit: {}", std::io::Error::last_os_error());
     old.rlim_cur
+}
+
+/// Has a command run as a user, with at most so many processes and threads of that user's. For
+/// `root`, who is not limited.
+pub(crate) fn limit_tasks(command: &mut Command, uid: u32, most: u64) {
+    command.uid(uid).gid(uid);
+    // SAFETY: setrlimit is a system call and no more.
+    unsafe { command.pre_exec(move || Ok(setrlimit(Resource::RLIMIT_NPROC, most, most)?)) };
 }
 
 /// The bytes that a socket has sent and the peer's kernel has not acknowledged (`tcp(7)`).

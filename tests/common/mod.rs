@@ -69,9 +69,11 @@ pub(crate) const MODELS: &[Candidate] =
 /// Those that wait for all their connections in one call.
 pub(crate) const EVENT_LOOPS: &[Candidate] = &[EPOLL, EPOLL_LEVEL, POLL, SELECT];
 
-/// For tests that attach strace while there are connections: `spin` makes thousands of calls that
-/// come to nothing, of whichever connection, and each one counts as a chance to fail.
-pub(crate) const TRACEABLE: &[Candidate] = &[EPOLL, EPOLL_LEVEL, POLL, SELECT, THREADS, PROCESSES];
+/// Those that wait while there is nothing to do: all of [`MODELS`] but `spin`. For tests that attach
+/// strace to a server with connections, since `spin` makes thousands of calls that come to nothing,
+/// each of which would be the one to fail; and for tests that take seconds, to which it would add
+/// the most and show the least.
+pub(crate) const WAITING: &[Candidate] = &[EPOLL, EPOLL_LEVEL, POLL, SELECT, THREADS, PROCESSES];
 
 /// For tests with a server in a thread of their own ([`Local`]) and several clients: all but
 /// `processes`, which does not fork in a process with threads.

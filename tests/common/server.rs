@@ -1,6 +1,6 @@
 //! The server under test: the program as a child process, or the library in a thread.
 
-use std::io::{BufRead, BufReader, Lines, Read};
+use std::io::{self, BufRead, BufReader, Lines, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
@@ -79,7 +79,18 @@ impl Server {
         }
         all.extend(candidate.args);
         all.extend(args);
-        let mut child = c10k(&all).envs(environment.iter().copied()).spawn().expect("the program");
+        let mut command = c10k(&all);
+        command.envs(environment.iter().copied());
+        Server::spawn(command, listen.len()).expect("the program")
+    }
+
+    /// A command that makes it listen at so many addresses.
+    ///
+    /// # Errors
+    /// The command cannot be run.
+    #[track_caller]
+    pub(crate) fn spawn(mut command: Command, addrs_len: usize) -> io::Result<Server> {
+        let mut child = command.spawn()?;
         let mut stdout = BufReader::new(child.stdout.take().expect("piped")).lines();
         let mut stderr = child.stderr.take().expect("piped");
         let stderr = thread::spawn(move || {
@@ -88,7 +99,7 @@ impl Server {
             String::from_utf8_lossy(&text).into_owned()
         });
         let mut addrs = Vec::new();
-        for _ in listen {
+        for _ in 0..addrs_len {
             let Some(Ok(line)) = stdout.next() else {
                 let _ = child.kill();
                 panic!("it does not listen: {}", stderr.join().unwrap());
@@ -97,7 +108,7 @@ impl Server {
             addrs.push(addr.to_owned());
         }
         let listeners = kernel::socket_count(child.id());
-        Server { child, stdout, stderr: Some(stderr), listeners, addrs }
+        Ok(Server { child, stdout, stderr: Some(stderr), listeners, addrs })
     }
 
     /// The TCP address that was asked for first, or second, ...
