@@ -6,7 +6,7 @@
 mod common;
 
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -271,6 +271,38 @@ fn a_thousand_hostile_clients_leave_nothing_behind() {
 }
 
 #[test]
+fn every_way_to_end_gives_the_descriptors_back() {
+    each_of(EVERY_MODEL, |model| {
+        let server = Server::start(model, &["--max-frame", "100"]);
+        let end_in_every_way = || {
+            let mut client = server.connect();
+            ask(&mut client, b"and good bye\n", b"and good bye\n");
+            drop(client);
+            let mut client = server.connect();
+            client.write_all(b"unfinished").unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            expect_eof(&mut client);
+            drop(client);
+            let mut client = server.connect();
+            ask(&mut client, b"whole\nhalf", b"whole\n");
+            reset(client);
+            let mut client = server.connect();
+            ask(&mut client, &[b'm'; 101], b"error: frame too long\n");
+            expect_eof(&mut client);
+            drop(client);
+            reset(server.connect());
+        };
+        // The first ones may open something that stays.
+        end_in_every_way();
+        wait_until("all of them to be over", || server.connections() == 0);
+        let before = server.fds();
+        (0..20).for_each(|_| end_in_every_way());
+        wait_until("no more descriptors than before", || server.fds() == before);
+        assert_eq!(server.stop().count("refused_frame_too_long"), 21);
+    });
+}
+
+#[test]
 fn a_write_to_a_peer_that_is_gone_is_no_signal() {
     each_of(EVERY_MODEL, |model| {
         // Much to write, and it goes on being written after the reset: EPIPE, not SIGPIPE.
@@ -322,7 +354,7 @@ fn an_ended_client_is_read_to_the_end() {
         }
         let mut last = server.connect();
         ask(&mut last, b"last\n", b"last\n");
-        last.shutdown(std::net::Shutdown::Write).unwrap();
+        last.shutdown(Shutdown::Write).unwrap();
         assert!(ends(&mut last).is_empty());
         drop(last);
         assert_eq!(server.stop().summary().requests, 201);
