@@ -141,7 +141,7 @@ impl Engine<'_> {
         for token in self.active() {
             // It may have been closed while we waited.
             let Some(peer) = reactor.source_mut(token) else { continue };
-            self.run.now.set(Instant::now());
+            self.run.read_clock();
             for _ in 0..self.args.pipeline {
                 peer.session_mut().push(Checker::request);
             }
@@ -255,7 +255,7 @@ impl Handler<Peer> for Engine<'_> {
 
     #[inline]
     fn ready(&mut self, reactor: &mut Reactor<Peer>, token: Token, readiness: Readiness) {
-        self.run.now.set(Instant::now());
+        self.run.read_clock();
         self.drive(reactor, token, readiness);
     }
 
