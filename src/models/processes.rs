@@ -65,7 +65,7 @@ impl<F: Framing, S: Service, M: Fn() -> S> Processes<F, M> {
         sys::ignore(Signal::SIGINT);
         sys::shut_down_on_sigterm(fd.as_fd())?;
         SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGCHLD]).thread_unblock()?;
-        sys::end_with_parent(parent, Signal::SIGKILL)?;
+        sys::end_with_parent(parent, libc::SIGKILL)?;
         let stopping = sys::was_shut_down;
         let (protocol, counters) = (&self.protocol, &self.shared.counters);
         blocking::serve(fd.as_fd(), protocol, counters, self.idle_timeout, stopping);

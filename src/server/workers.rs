@@ -212,7 +212,7 @@ where
     fn serve(&mut self, number: usize, parent: u32) -> Result<(), Error> {
         // A terminal sends SIGINT to all; the parent passes it on as SIGTERM.
         sys::ignore(Signal::SIGINT);
-        sys::end_with_parent(parent, Signal::SIGTERM).map_err(Error::system("start"))?;
+        sys::end_with_parent(parent, libc::SIGTERM).map_err(Error::system("start"))?;
         let parents = self.signals.take().expect("the first to take it");
         let signals = parents.in_child(&[Signal::SIGTERM]);
         let signals = Some(signals.map_err(Error::system("receive signals"))?);

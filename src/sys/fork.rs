@@ -75,13 +75,14 @@ pub(crate) fn close_all_but(keep: &OwnedFd) {
     }
 }
 
-/// In a child: has the kernel send it `signal` when its parent ends (`PR_SET_PDEATHSIG`,
-/// `prctl(2)`), so that it does not outlive a parent that is killed.
+/// In a child that [`fork`] has made: has the kernel send it `signal` (as in `libc::SIGTERM`) when
+/// the thread that forked it ends (`PR_SET_PDEATHSIG`, `prctl(2)`), so that it does not outlive a
+/// parent that is killed. `parent` is the parent's pid, taken before the fork.
 ///
 /// # Errors
-/// `ESRCH` if the parent, `parent`, has ended already.
-pub(crate) fn end_with_parent(parent: u32, signal: Signal) -> io::Result<()> {
-    prctl::set_pdeathsig(signal)?;
+/// `ESRCH` if the parent has ended already; `EINVAL` if there is no such signal.
+pub fn end_with_parent(parent: u32, signal: i32) -> io::Result<()> {
+    prctl::set_pdeathsig(Signal::try_from(signal)?)?;
     // The parent may have died before prctl took effect.
     match unistd::getppid() == Pid::from_raw(parent as i32) {
         true => Ok(()),

@@ -15,11 +15,11 @@ mod shared;
 mod socket;
 mod wait;
 
-pub use fork::fork;
 pub(crate) use fork::{
-    check_single_threaded, close_all_but, end_with_parent, ignore, keep_ended_children,
-    shut_down_on_sigterm, was_shut_down,
+    check_single_threaded, close_all_but, ignore, keep_ended_children, shut_down_on_sigterm,
+    was_shut_down,
 };
+pub use fork::{end_with_parent, fork};
 pub use process::{die_with_parent, pin_to_cpu, raise_fd_limit, task_limit};
 pub use shared::{Shareable, SharedMemory};
 pub use socket::{

@@ -77,6 +77,19 @@ fn not_a_byte(text: &str) -> String {
     format!("'{text}' is not one byte such as x, '\\n', '\\t', '\\0' or 0x1e")
 }
 
+/// `12345` as `12,345`.
+pub(crate) fn grouped(number: f64) -> String {
+    let digits = format!("{:.0}", number.abs());
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    if number < 0.0 { format!("-{text}") } else { text }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,6 +124,15 @@ mod tests {
         }
         for bad in ["", "ab", "0x", "0xyz", "0x100", "ä"] {
             assert!(byte(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn thousands_are_grouped() {
+        for (number, text) in
+            [(0.0, "0"), (999.0, "999"), (1000.0, "1,000"), (-1234567.0, "-1,234,567")]
+        {
+            assert_eq!(grouped(number), text);
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Instant;
 use c10k::service::{Outcome, Reply, Service};
 use hdrhistogram::Histogram;
 
+use super::measured;
 use super::payload::Payload;
 
 /// The phases of a run, in order.
@@ -19,12 +20,15 @@ pub(crate) enum Phase {
     Measuring,
     /// No more requests are sent: replies are waited for.
     Draining,
+    Over,
 }
 
 /// What all connections of a run share.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) payload: Payload,
+    /// Requests of each connection that sends.
+    pub(crate) requests_each: Option<u32>,
     pub(crate) phase: Cell<Phase>,
     pub(crate) began: Instant,
     /// When what is being handled was received, in nanoseconds since the run began. One reading
@@ -34,6 +38,8 @@ pub(crate) struct Run {
     pub(crate) replied: Cell<u64>,
     /// Replies within the measured time.
     pub(crate) measured: Cell<u64>,
+    /// Connections that had a reply, and it was right.
+    pub(crate) answered: Cell<u64>,
     pub(crate) mismatched: Cell<u64>,
     pub(crate) first_mismatch: RefCell<Option<String>>,
     /// In nanoseconds.
@@ -41,18 +47,20 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub(crate) fn new(payload: Payload) -> Run {
+    pub(crate) fn new(payload: Payload, requests_each: Option<u32>) -> Run {
         Run {
             payload,
+            requests_each,
             phase: Cell::new(Phase::Connecting),
             began: Instant::now(),
             now: Cell::new(0),
             sent: Cell::new(0),
             replied: Cell::new(0),
             measured: Cell::new(0),
+            answered: Cell::new(0),
             mismatched: Cell::new(0),
             first_mismatch: RefCell::new(None),
-            latency: RefCell::new(Histogram::new(3).expect("3 digits are allowed")),
+            latency: RefCell::new(measured::histogram()),
         }
     }
 
@@ -119,12 +127,13 @@ pub(crate) struct Checker {
     connection: u32,
     /// The number of the next request.
     next: u32,
+    answered: bool,
     sent_at: SentAt,
 }
 
 impl Checker {
     pub(crate) fn new(run: Rc<Run>, connection: u32) -> Checker {
-        Checker { run, connection, next: 0, sent_at: SentAt::Nothing }
+        Checker { run, connection, next: 0, answered: false, sent_at: SentAt::Nothing }
     }
 
     /// How many requests have had no reply yet.
@@ -152,8 +161,7 @@ impl Checker {
 
     fn record(&self, nanos: u64) {
         bump(&self.run.measured);
-        // The histogram grows as needed, so that no sample is left out.
-        self.run.latency.borrow_mut().record(nanos).expect("resizing");
+        self.run.latency.borrow_mut().record(nanos).expect("it grows");
     }
 }
 
@@ -168,11 +176,17 @@ impl Service for Checker {
         bump(&self.run.replied);
         if !self.run.payload.answers(self.connection, number, reply) {
             self.mismatch("not the reply to its request", reply);
+        } else if !self.answered {
+            self.answered = true;
+            bump(&self.run.answered);
         }
         match self.run.phase.get() {
             Phase::Measuring => self.record(self.run.now.get() - sent_at),
             Phase::WarmUp => {}
-            Phase::Connecting | Phase::Draining => return Outcome::Silence,
+            Phase::Connecting | Phase::Draining | Phase::Over => return Outcome::Silence,
+        }
+        if self.run.requests_each.is_some_and(|each| self.next >= each) {
+            return Outcome::Silence;
         }
         self.request(out);
         Outcome::Reply

@@ -1,34 +1,32 @@
-//! The load generator's loop: the same reactor and the same connections as the server's.
+//! One process's loop: the same reactor and the same connections as the server's.
 
-use std::io::{self, Write};
+use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use c10k::connection::{Connection, Step, Traffic, Workspace};
 use c10k::poller::{Interest, Readiness, Token};
 use c10k::sys::ConnectOptions;
-use c10k::{Addr, Handler, Reactor, Session, TimerId};
+use c10k::{Handler, Reactor, Session, TimerId};
 use nix::time::ClockId;
 use nix::unistd::Pid;
 
-use super::Args;
 use super::checker::{Checker, Phase, Run};
+use super::measured::{self, Measured};
 use super::payload::Payload;
-use super::report::{Failures, Latency, Report};
+use super::plan::{Plan, Share};
+use super::progress::{self, Progress, Stage, Watcher};
+use super::report::Failures;
 use crate::Failure;
 use crate::protocol::AnyFraming;
 
-/// Handshakes under way at once: more than one, so that they overlap, and fewer than fit the
-/// server's accept queue, which would drop the rest and cost a second for each.
-const CONNECTING_MAX: u64 = 256;
-
 const INTEREST: Interest = Interest::READ.union(Interest::WRITE).union(Interest::EDGE);
 
-type Peer = Connection<AnyFraming, Checker>;
+pub(super) type Peer = Connection<AnyFraming, Checker>;
 
 struct Engine<'a> {
-    args: &'a Args,
-    addr: Addr,
+    plan: &'a Plan,
+    share: Share,
     framing: AnyFraming,
     run: Rc<Run>,
     work: Workspace,
@@ -40,6 +38,10 @@ struct Engine<'a> {
     failures: Failures,
     /// Ends the phase under way.
     timer: Option<TimerId>,
+    /// Wakes the loop to begin the next connection.
+    pace: Option<TimerId>,
+    /// Wakes it to tell how far it has got.
+    progress_timer: Option<TimerId>,
     began: Instant,
     connected_after: Duration,
     window: Window,
@@ -55,15 +57,20 @@ struct Window {
     server_cpu: Option<Duration>,
 }
 
-pub(super) fn run(args: &Args) -> Result<Report, Failure> {
-    let addr = Addr::resolve(&args.addr)?.swap_remove(0);
-    let kind = args.protocol.usual_framing();
-    let payload = Payload::new(args.protocol, args.size as usize, args.delimiter, &args.prefix);
+/// Does one process's share of a load. The connections stay open for as long as the caller keeps
+/// the reactor.
+pub(super) fn run(
+    plan: &Plan,
+    share: Share,
+    watcher: &mut Watcher<'_>,
+) -> Result<(Measured, Reactor<Peer>), Failure> {
+    let kind = plan.protocol.usual_framing();
+    let payload = Payload::new(plan.protocol, plan.size as usize, plan.delimiter, &plan.prefix);
     let mut engine = Engine {
-        args,
-        addr,
-        framing: AnyFraming::new(kind, args.delimiter, u32::MAX),
-        run: Rc::new(Run::new(payload)),
+        plan,
+        share,
+        framing: AnyFraming::new(kind, plan.delimiter, u32::MAX),
+        run: Rc::new(Run::new(payload, plan.requests_each)),
         work: Workspace::new(),
         traffic: Traffic::default(),
         begun: 0,
@@ -71,78 +78,124 @@ pub(super) fn run(args: &Args) -> Result<Report, Failure> {
         peers: Vec::new(),
         failures: Failures::default(),
         timer: None,
+        pace: None,
+        progress_timer: None,
         began: Instant::now(),
         connected_after: Duration::ZERO,
         window: Window::default(),
     };
     let mut reactor = Reactor::new()?;
     engine.connect_more(&mut reactor)?;
-    while engine.connecting > 0 {
-        reactor.turn(&mut engine, None)?;
+    while engine.connecting > 0 || engine.begun < engine.total() {
+        engine.turn(&mut reactor, watcher)?;
         engine.connect_more(&mut reactor)?;
     }
     engine.connected_after = engine.began.elapsed();
-    if engine.peers.is_empty() {
-        let why = engine.failures.errors.keys().next().cloned().unwrap_or_default();
-        return Err(Failure::Cannot(format!("cannot connect to {}: {why}", engine.addr)));
+    if !engine.peers.is_empty() {
+        watcher(engine.progress(Stage::Connected))?;
+        engine.start(&mut reactor);
+        while engine.run.phase.get() != Phase::Over {
+            engine.turn(&mut reactor, watcher)?;
+        }
+        watcher(engine.progress(Stage::Exchanging))?;
     }
-    if args.wait {
-        wait_for_go(engine.peers.len())?;
-    }
-    engine.start(&mut reactor);
-    reactor.run(&mut engine)?;
-    Ok(engine.report(&mut reactor))
-}
-
-/// Says that the connections are there, and waits for somebody to have looked at them.
-fn wait_for_go(connected: usize) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    writeln!(stdout, "connected {connected}")?;
-    stdout.flush()?;
-    io::stdin().read_line(&mut String::new())?;
-    Ok(())
+    Ok((engine.measured(&reactor), reactor))
 }
 
 impl Engine<'_> {
-    /// Begins connections, up to as many as may be under way.
+    /// One turn of the loop; from time to time it tells how far it has got.
+    fn turn(
+        &mut self,
+        reactor: &mut Reactor<Peer>,
+        watcher: &mut Watcher<'_>,
+    ) -> Result<(), Failure> {
+        if self.progress_timer.is_none() {
+            self.progress_timer = Some(reactor.set_timer(Instant::now() + progress::EVERY));
+        }
+        reactor.turn(self, None)?;
+        match (self.progress_timer, self.run.phase.get()) {
+            (Some(_), _) => Ok(()),
+            (None, Phase::Connecting) => watcher(self.progress(Stage::Connecting)),
+            (None, _) => watcher(self.progress(Stage::Exchanging)),
+        }
+    }
+
+    fn progress(&self, stage: Stage) -> Progress {
+        Progress {
+            stage,
+            connected: self.peers.len() as u64,
+            not_connected: self.failures.not_connected,
+            answered: self.run.answered.get(),
+            replies: self.run.replied.get() - self.failures.lost,
+        }
+    }
+
+    // ---- Connecting ----
+
+    fn total(&self) -> u64 {
+        self.share.connections.end - self.share.connections.start
+    }
+
+    /// Begins connections, up to as many as may be under way, and no sooner than they are due.
     fn connect_more(&mut self, reactor: &mut Reactor<Peer>) -> Result<(), Failure> {
-        while self.begun < self.args.connections && self.connecting < CONNECTING_MAX {
-            let number = self.begun as u32;
-            self.begun += 1;
-            // What may be unsent is what was asked for. Were it less, neither side might read.
-            let session = Session::new(self.framing, Checker::new(self.run.clone(), number))
-                .pending_max(u32::MAX);
-            let options = ConnectOptions::default();
-            let begun = reactor.connect(&self.addr, &options, self.args.timeout, INTEREST, |fd| {
-                Connection::new(fd, session, INTEREST, 0)
-            });
-            match begun {
-                Ok(_) => self.connecting += 1,
-                Err(c10k::Error::Connect { source, .. }) => {
-                    self.failures.not_connected += 1;
-                    self.failures.error(&source);
+        while self.begun < self.total() && self.connecting < self.share.connecting_max {
+            let due = due_after(self.share.connect_rate, self.begun);
+            if due > self.began.elapsed() {
+                if self.pace.is_none() {
+                    self.pace = Some(reactor.set_timer(self.began + due));
                 }
-                Err(error) => return Err(error.into()),
+                return Ok(());
             }
+            self.connect_one(reactor)?;
         }
         Ok(())
     }
 
+    fn connect_one(&mut self, reactor: &mut Reactor<Peer>) -> Result<(), Failure> {
+        let number = self.share.connections.start + self.begun;
+        self.begun += 1;
+        // What may be unsent is what was asked for. Were it less, neither side might read.
+        let checker = Checker::new(self.run.clone(), number as u32);
+        let session = Session::new(self.framing, checker).pending_max(u32::MAX);
+        let (source, target) = self.plan.ends_of(number);
+        let options = ConnectOptions { source, ..ConnectOptions::default() };
+        let begun = reactor.connect(target, &options, self.plan.timeout, INTEREST, |fd| {
+            Connection::new(fd, session, INTEREST, 0)
+        });
+        match begun {
+            Ok(_) => self.connecting += 1,
+            Err(c10k::Error::Connect { source, .. }) => {
+                self.failures.not_connected += 1;
+                self.failures.error(&source);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    // ---- Exchanging ----
+
     /// The connections that are to send: spread evenly over all.
     fn active(&self) -> Vec<Token> {
         let all = self.peers.len();
-        let active = self.args.active.map_or(all, |active| all.min(active as usize));
+        let active = all.min(self.share.active as usize);
         (0..active).map(|at| self.peers[at * all / active]).collect()
     }
 
     fn start(&mut self, reactor: &mut Reactor<Peer>) {
         self.run.phase.set(Phase::WarmUp);
-        self.timer = Some(reactor.set_timer(Instant::now() + self.args.warmup));
+        let mut requests = self.plan.pipeline;
+        if let Some(each) = self.plan.requests_each {
+            requests = requests.min(u64::from(each));
+            self.next_phase(reactor);
+        } else {
+            self.timer = Some(reactor.set_timer(Instant::now() + self.plan.warmup));
+        }
         for token in self.active() {
             // It may have been closed while we waited.
             let Some(peer) = reactor.source_mut(token) else { continue };
             self.run.read_clock();
-            for _ in 0..self.args.pipeline {
+            for _ in 0..requests {
                 peer.session_mut().push(Checker::request);
             }
             self.drive(reactor, token, Readiness::NONE);
@@ -175,13 +228,23 @@ impl Engine<'_> {
         reactor.close(token);
     }
 
+    /// Whether all the replies that were asked for have come.
+    fn has_enough(&self) -> bool {
+        match (self.share.requests, self.plan.requests_each) {
+            (Some(requests), _) => self.run.measured.get() >= requests,
+            // Whoever has more to send has a request under way.
+            (None, Some(_)) => self.run.outstanding() == 0,
+            (None, None) => false,
+        }
+    }
+
     /// Ends the phase under way and begins the next.
     fn next_phase(&mut self, reactor: &mut Reactor<Peer>) {
         let now = Instant::now();
         match self.run.phase.get() {
             Phase::WarmUp => {
                 self.run.phase.set(Phase::Measuring);
-                self.timer = Some(reactor.set_timer(now + self.args.duration));
+                self.timer = Some(reactor.set_timer(now + self.plan.duration));
                 self.window = Window { start: Some(now), ..self.clocks() };
             }
             Phase::Measuring => {
@@ -191,46 +254,47 @@ impl Engine<'_> {
                 self.window.server_cpu = (clocks.server_cpu.zip(self.window.server_cpu))
                     .map(|(after, before)| after.saturating_sub(before));
                 self.run.phase.set(Phase::Draining);
-                self.timer = Some(reactor.set_timer(now + self.args.timeout));
+                self.timer = Some(reactor.set_timer(now + self.plan.timeout));
             }
-            Phase::Connecting | Phase::Draining => reactor.stop(),
+            Phase::Connecting | Phase::Draining | Phase::Over => self.run.phase.set(Phase::Over),
         }
     }
 
     fn clocks(&self) -> Window {
-        let server_cpu = self.args.server_pid.and_then(|pid| cpu_time(Some(pid)));
+        let server_cpu = self.plan.server_pid.and_then(|pid| cpu_time(Some(pid)));
         Window { load_cpu: cpu_time(None).unwrap_or_default(), server_cpu, ..Window::default() }
     }
 
-    fn report(mut self, reactor: &mut Reactor<Peer>) -> Report {
-        for token in reactor.tokens().collect::<Vec<_>>() {
-            // Whoever has not answered by now never will.
-            self.lose(reactor, token);
-        }
-        let requests = self.run.measured.get();
-        let wall = self.window.wall.as_secs_f64();
-        let per_request = |time: Duration| time.as_secs_f64() * 1e6 / requests.max(1) as f64;
-        Report {
-            connections: self.args.connections,
+    fn measured(self, reactor: &Reactor<Peer>) -> Measured {
+        // Whoever has not answered by now never will.
+        let unanswered = reactor.tokens().filter_map(|token| reactor.source(token));
+        let unanswered: usize = unanswered.map(|peer| peer.session().service().outstanding()).sum();
+        let run = &self.run;
+        Measured {
             connected: self.peers.len() as u64,
             active: self.active().len() as u64,
-            pipeline: self.args.pipeline,
-            message_bytes: self.args.size,
-            connect_s: self.connected_after.as_secs_f64(),
-            measured_s: wall,
-            requests,
-            requests_total: self.run.replied.get() - self.failures.lost,
-            requests_per_s: if wall > 0.0 { requests as f64 / wall } else { 0.0 },
-            latency_us: Latency::of(&self.run.latency.borrow()),
-            load_cpu_us_per_request: per_request(self.window.load_cpu),
-            server_cpu_us_per_request: self.window.server_cpu.map(per_request),
+            answered: run.answered.get(),
+            connecting: self.connected_after,
+            measuring: self.window.wall,
+            requests: run.measured.get(),
+            requests_total: run.replied.get() - self.failures.lost,
+            latency: measured::buckets(&run.latency.borrow()),
+            load_cpu: self.window.load_cpu,
+            server_cpu: self.window.server_cpu,
             failures: Failures {
-                mismatched: self.run.mismatched.get(),
-                first_mismatch: self.run.first_mismatch.take(),
+                mismatched: run.mismatched.get(),
+                lost: self.failures.lost + unanswered as u64,
+                first_mismatch: run.first_mismatch.take(),
                 ..self.failures
             },
         }
     }
+}
+
+/// How long after the first connection number `number` is to begin, at so many in a second.
+fn due_after(rate: Option<f64>, number: u64) -> Duration {
+    let seconds = rate.map_or(0.0, |rate| number as f64 / rate);
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
 /// The CPU time that a process (this one, if none is named) has used, all threads together.
@@ -262,26 +326,42 @@ impl Handler<Peer> for Engine<'_> {
     fn timer(&mut self, reactor: &mut Reactor<Peer>, timer: TimerId) {
         if self.timer == Some(timer) {
             self.next_phase(reactor);
+        } else if self.progress_timer == Some(timer) {
+            self.progress_timer = None;
+        } else if self.pace == Some(timer) {
+            self.pace = None;
         }
     }
 
     fn turned(&mut self, reactor: &mut Reactor<Peer>) {
+        // With every connection gone, nothing more will happen.
+        let alone = reactor.is_empty();
+        if self.run.phase.get() == Phase::Measuring && (alone || self.has_enough()) {
+            self.next_phase(reactor);
+        }
         match self.run.phase.get() {
-            Phase::Connecting => {}
-            Phase::Measuring
-                if self.args.requests.is_some_and(|n| self.run.measured.get() >= n) =>
-            {
-                self.next_phase(reactor);
-            }
-            Phase::Draining if self.run.outstanding() == 0 => reactor.stop(),
-            // Every connection is gone: nothing more will happen.
-            _ if reactor.is_empty() => {
-                if self.run.phase.get() == Phase::Measuring {
-                    self.next_phase(reactor);
-                }
-                reactor.stop();
-            }
+            Phase::Draining if self.run.outstanding() == 0 => self.run.phase.set(Phase::Over),
+            Phase::WarmUp | Phase::Draining if alone => self.run.phase.set(Phase::Over),
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_due_at_their_rate() {
+        let second = Duration::from_secs(1);
+        assert_eq!(due_after(None, 1_000_000), Duration::ZERO);
+        assert_eq!(due_after(Some(500.0), 0), Duration::ZERO);
+        assert_eq!(due_after(Some(500.0), 500), second);
+        // Never more of them at once than one, whatever the rate.
+        let due: Vec<_> = (0..1_000).map(|number| due_after(Some(1_000.0), number)).collect();
+        assert!(due.is_sorted_by(|one, next| one < next));
+        assert_eq!(due.iter().filter(|due| **due < second).count(), 1_000);
+        assert_eq!(due_after(Some(0.2), 1), 5 * second);
+        assert_eq!(due_after(Some(1e-300), u64::MAX), Duration::MAX);
     }
 }

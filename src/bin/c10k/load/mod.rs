@@ -2,14 +2,23 @@
 
 mod checker;
 mod engine;
+mod limits;
+mod measured;
 mod payload;
+mod plan;
+mod progress;
 mod report;
+mod source;
+mod workers;
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::time::Duration;
 
+use self::limits::Limits;
+use self::plan::Plan;
+use self::progress::{Stage, Watcher};
 pub(crate) use self::report::{Report, micros};
-
+use self::source::Sources;
 use crate::Failure;
 use crate::protocol::Protocol;
 use crate::units;
@@ -21,16 +30,31 @@ use crate::units;
   c10k load 127.0.0.1:7000 --connections 10k --duration 10s
   c10k load 127.0.0.1:7000 --connections 10k --active 50 --json
   c10k load 127.0.0.1:7000 --connections 100 --pipeline 32 --size 512
-  c10k load 127.0.0.1:7000 --protocol sum --requests 1M")]
+  c10k load 127.0.0.1:7000 --protocol sum --requests 1M
+  c10k load 127.0.0.1:7000 --workers 6 --source 127.1.0.0/24 --connections 100k
+  c10k load 127.0.0.1:7000 127.0.0.1:7001 --active 100
+  c10k load 127.0.0.1:7000 --connections 10k --connect-rate 2k --requests-each 1")]
 pub(crate) struct Args {
-    /// The server: HOST:PORT, [IPv6]:PORT or unix:PATH
-    addr: String,
+    /// The server: HOST:PORT, [IPv6]:PORT or unix:PATH. With several, connections are spread over
+    /// them. A name means the first of its addresses that can be reached
+    #[arg(value_name = "ADDR", required = true)]
+    addrs: Vec<String>,
     /// How many connections to open
     #[arg(long, value_name = "N", default_value = "100", value_parser = units::some)]
     connections: u64,
     /// How many of them send; the others stay open and idle [default: all]
     #[arg(long, value_name = "M", value_parser = units::some)]
     active: Option<u64>,
+    /// Share the load out over N processes, for more connections than one may have or one CPU can
+    /// keep busy [default: this process does it]
+    #[arg(long, value_name = "N", value_parser = units::some)]
+    workers: Option<u64>,
+    /// Connect from these addresses, spread over them: IP or NETWORK/BITS; TCP only
+    #[arg(long, value_name = "ADDR[,ADDR]...", value_delimiter = ',', value_parser = source::sources)]
+    source: Vec<Sources>,
+    /// Begin this many connections in a second [default: as many as can be made]
+    #[arg(long, value_name = "R", value_parser = units::some)]
+    connect_rate: Option<u64>,
     /// Requests under way on each connection
     #[arg(long, value_name = "N", default_value = "1", value_parser = units::some)]
     pipeline: u64,
@@ -43,6 +67,10 @@ pub(crate) struct Args {
     /// Stop after this many measured replies, if that comes first
     #[arg(long, value_name = "N", value_parser = units::some)]
     requests: Option<u64>,
+    /// Send this many requests on each active connection, without warm-up, and end when all are
+    /// answered; --duration is then how long that may take
+    #[arg(long, value_name = "K", value_parser = units::some, conflicts_with = "requests")]
+    requests_each: Option<u64>,
     /// How long to load before measuring
     #[arg(long, value_name = "DUR", default_value = "500ms", value_parser = units::duration)]
     warmup: Duration,
@@ -72,33 +100,97 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// Descriptors that the program needs besides those of connections.
-const FDS_BESIDES: u64 = 16;
+/// More than that is a mistake: it is for one in each CPU, or one for as many descriptors as a
+/// process may have.
+const WORKERS_MAX: u64 = 1_000;
+
+impl Args {
+    fn plan(&self) -> Result<Plan, Failure> {
+        let cannot = |why: &str| Err(Failure::Cannot(why.to_owned()));
+        if self.protocol == Protocol::Ok {
+            return cannot("the replies of --protocol ok cannot be told apart: try echo or sum");
+        }
+        if self.workers > Some(WORKERS_MAX) {
+            return cannot(&format!("--workers is {WORKERS_MAX} at most"));
+        }
+        let requests_each = self.requests_each.map(u32::try_from).transpose();
+        let Ok(requests_each) = requests_each else {
+            return cannot("--requests-each is 4,294,967,295 at most");
+        };
+        let mut sources = Vec::new();
+        for source in self.source.iter().flat_map(|sources| &sources.0) {
+            if !sources.contains(source) {
+                sources.push(*source);
+            }
+        }
+        let plan = Plan {
+            targets: plan::targets(&self.addrs, self.timeout)?,
+            sources,
+            connections: self.connections,
+            active: self.active,
+            workers: self.workers,
+            connect_rate: self.connect_rate,
+            pipeline: self.pipeline,
+            requests: self.requests,
+            requests_each,
+            warmup: self.warmup,
+            duration: self.duration,
+            timeout: self.timeout,
+            protocol: self.protocol,
+            delimiter: self.delimiter,
+            prefix: self.prefix.clone(),
+            size: self.size,
+            server_pid: self.server_pid,
+        };
+        plan.check_sources()?;
+        Ok(plan)
+    }
+}
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    if args.protocol == Protocol::Ok {
-        let why = "the replies of --protocol ok cannot be told apart: try echo or sum";
-        return Err(Failure::Cannot(why.to_owned()));
-    }
+    let plan = args.plan()?;
     if let Some(cpu) = args.cpu {
         c10k::sys::pin_to_cpu(cpu)
             .map_err(|error| Failure::Cannot(format!("cannot run on CPU {cpu}: {error}")))?;
     }
-    let limit = c10k::sys::raise_fd_limit()?;
-    let needed = args.connections.saturating_add(FDS_BESIDES);
-    if needed > limit {
-        return Err(Failure::Cannot(format!(
-            "{} connections need {needed} descriptors, and this process may have {limit}: \
-             raise it (ulimit -n) or run several",
-            args.connections,
-        )));
-    }
-
-    let report = engine::run(&args)?;
-    let mut stdout = std::io::stdout().lock();
+    let report = run_with(&plan, &mut |progress| match progress.stage {
+        Stage::Connected if args.wait => Ok(wait_for_go(progress.connected)?),
+        _ => Ok(()),
+    })?;
+    let mut stdout = io::stdout().lock();
     match args.json {
         true => writeln!(stdout, "{}", serde_json::to_string(&report)?)?,
         false => write!(stdout, "{report}")?,
     }
     report.verdict()
+}
+
+/// Says that the connections are there, and waits for somebody to have looked at them.
+fn wait_for_go(connected: u64) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "connected {connected}")?;
+    stdout.flush()?;
+    io::stdin().read_line(&mut String::new())?;
+    Ok(())
+}
+
+/// Runs a load, and tells `watcher` about ten times a second how far it has got. For a load with
+/// workers this process is forked: it must have no other thread, and no reactor.
+///
+/// What went wrong on the way is in the report. An error is that it could not start: it lacks
+/// something, or nothing could be connected.
+pub(crate) fn run_with(plan: &Plan, watcher: &mut Watcher<'_>) -> Result<Report, Failure> {
+    if let Some(what) = Limits::read()?.lacking(plan) {
+        return Err(Failure::Cannot(what));
+    }
+    let measured = match plan.workers {
+        None => engine::run(plan, plan.share(0), watcher)?.0,
+        Some(_) => workers::run(plan, watcher)?,
+    };
+    if measured.connected == 0 && measured.failures.dead_workers == 0 {
+        let why = measured.failures.errors.keys().next().cloned().unwrap_or_default();
+        let target = &plan.targets[0];
+        return Err(Failure::Cannot(format!("cannot connect to {target}: {why}")));
+    }
+    Ok(Report::of(plan, measured))
 }

@@ -8,6 +8,8 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use super::measured::Measured;
+use super::plan::Plan;
 use crate::Failure;
 
 /// The result of a run. The names of the JSON carry the units.
@@ -18,6 +20,8 @@ pub(crate) struct Report {
     pub(crate) connected: u64,
     /// Connections that sent requests.
     pub(crate) active: u64,
+    /// Connections that had a reply, and it was right.
+    pub(crate) answered: u64,
     pub(crate) pipeline: u64,
     pub(crate) message_bytes: u32,
     /// From the first connect to the last one established.
@@ -76,7 +80,9 @@ pub(crate) struct Failures {
     pub(crate) closed_by_server: u64,
     /// Connections that broke.
     pub(crate) broken: u64,
-    /// Errors of system calls, by name.
+    /// Processes of the load generator that died, with their connections.
+    pub(crate) dead_workers: u64,
+    /// Errors of system calls, by name, and how workers died.
     pub(crate) errors: BTreeMap<String, u64>,
     /// What the first mismatch looked like.
     pub(crate) first_mismatch: Option<String>,
@@ -86,34 +92,79 @@ impl Failures {
     pub(crate) fn error(&mut self, error: &io::Error) {
         *self.errors.entry(error.to_string()).or_default() += 1;
     }
+
+    pub(super) fn add(&mut self, other: Failures) {
+        self.not_connected += other.not_connected;
+        self.mismatched += other.mismatched;
+        self.lost += other.lost;
+        self.closed_by_server += other.closed_by_server;
+        self.broken += other.broken;
+        self.dead_workers += other.dead_workers;
+        for (error, count) in other.errors {
+            *self.errors.entry(error).or_default() += count;
+        }
+        self.first_mismatch = self.first_mismatch.take().or(other.first_mismatch);
+    }
 }
 
 impl Report {
+    pub(super) fn of(plan: &Plan, measured: Measured) -> Report {
+        let requests = measured.requests;
+        let wall = measured.measuring.as_secs_f64();
+        let per_request = |time: Duration| time.as_secs_f64() * 1e6 / requests.max(1) as f64;
+        Report {
+            connections: plan.connections,
+            connected: measured.connected,
+            active: measured.active,
+            answered: measured.answered,
+            pipeline: plan.pipeline,
+            message_bytes: plan.size,
+            connect_s: measured.connecting.as_secs_f64(),
+            measured_s: wall,
+            requests,
+            requests_total: measured.requests_total,
+            requests_per_s: if wall > 0.0 { requests as f64 / wall } else { 0.0 },
+            latency_us: Latency::of(&measured.histogram()),
+            load_cpu_us_per_request: per_request(measured.load_cpu),
+            server_cpu_us_per_request: measured.server_cpu.map(per_request),
+            failures: measured.failures,
+        }
+    }
+
     /// An error if anything went wrong.
     pub(crate) fn verdict(&self) -> Result<(), Failure> {
-        let Failures { not_connected, mismatched, lost, closed_by_server, broken, .. } =
-            self.failures;
-        if not_connected + mismatched + lost + closed_by_server + broken == 0 {
+        let &Failures { not_connected, mismatched, lost, closed_by_server, broken, .. } =
+            &self.failures;
+        let dead = self.failures.dead_workers;
+        if not_connected + mismatched + lost + closed_by_server + broken + dead == 0 {
             return Ok(());
         }
+        let dead = match dead {
+            0 => String::new(),
+            dead => format!(", {dead} workers dead"),
+        };
         Err(Failure::Found(format!(
             "{not_connected} not connected, {mismatched} mismatched, {lost} lost, \
-             {closed_by_server} closed by the server, {broken} broken"
+             {closed_by_server} closed by the server, {broken} broken{dead}"
         )))
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { connected, active, pipeline, message_bytes, latency_us, .. } = self;
-        writeln!(f, "connections  {connected} ({active} active), in {:.2} s", self.connect_s)?;
+        let Report { connected, active, answered, pipeline, message_bytes, .. } = self;
+        writeln!(
+            f,
+            "connections  {connected} ({active} active, {answered} answered), in {:.2} s",
+            self.connect_s
+        )?;
         writeln!(
             f,
             "requests     {} of {message_bytes} bytes in {:.2} s, {pipeline} under way on each",
             self.requests, self.measured_s
         )?;
         writeln!(f, "rate         {:.0} requests/s", self.requests_per_s)?;
-        let Latency { p50, p90, p99, p99_9, max, .. } = *latency_us;
+        let Latency { p50, p90, p99, p99_9, max, .. } = self.latency_us;
         let [p50, p90, p99, p99_9, max] = [p50, p90, p99, p99_9, max].map(micros);
         writeln!(f, "latency      p50 {p50}, p90 {p90}, p99 {p99}, p99.9 {p99_9}, max {max}")?;
         write!(f, "CPU          {:.2} us a request here", self.load_cpu_us_per_request)?;

@@ -11,9 +11,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use self::runner::{Cell, Outcome, Runner};
-use self::table::grouped;
 use crate::Failure;
-use crate::units;
+use crate::units::{self, grouped};
 
 /// Starts each server on one CPU, loads it from another with few and many connections, all of
 /// them busy and 50 busy among idle ones, and prints one table.

@@ -3,6 +3,7 @@
 use super::Row;
 use super::runner::Outcome;
 use crate::load::micros;
+use crate::units::grouped;
 
 const HEAD: [&str; 11] = [
     "model",
@@ -97,31 +98,4 @@ fn figures(outcome: &Outcome, load_share: Option<f64>) -> [String; HEAD.len()] {
         bytes(kernel),
         grouped(outcome.tasks as f64),
     ]
-}
-
-/// `12345` as `12,345`.
-pub(super) fn grouped(number: f64) -> String {
-    let digits = format!("{:.0}", number.abs());
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    if number < 0.0 { format!("-{text}") } else { text }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn thousands_are_grouped() {
-        for (number, text) in
-            [(0.0, "0"), (999.0, "999"), (1000.0, "1,000"), (-1234567.0, "-1,234,567")]
-        {
-            assert_eq!(grouped(number), text);
-        }
-    }
 }

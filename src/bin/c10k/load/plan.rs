@@ -1,0 +1,241 @@
+//! What a load is to do: who connects where, and which part of it each process does.
+
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::ops::Range;
+use std::time::Duration;
+
+use c10k::Addr;
+
+use crate::Failure;
+use crate::protocol::Protocol;
+
+/// Handshakes under way at once, in all processes together: more than one, so that they overlap,
+/// and fewer than fit the server's accept queue, which would drop the rest and cost a second for
+/// each.
+const CONNECTING_MAX: u64 = 256;
+
+/// A load, all of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    /// Where to connect to; at least one, and none twice.
+    pub(crate) targets: Vec<Addr>,
+    /// Where to connect from; with none, from where the kernel chooses.
+    pub(crate) sources: Vec<IpAddr>,
+    pub(crate) connections: u64,
+    /// How many of the connections send; `None` for all.
+    pub(crate) active: Option<u64>,
+    /// Processes to share it out over; `None` for this one alone.
+    pub(crate) workers: Option<u64>,
+    /// Connections to begin in a second.
+    pub(crate) connect_rate: Option<u64>,
+    /// Requests under way on each connection.
+    pub(crate) pipeline: u64,
+    /// Measured replies to stop after.
+    pub(crate) requests: Option<u64>,
+    /// Requests of each active connection, after which it is silent. Then there is no warm-up.
+    pub(crate) requests_each: Option<u32>,
+    pub(crate) warmup: Duration,
+    pub(crate) duration: Duration,
+    /// For a connection, and at the end for the last replies.
+    pub(crate) timeout: Duration,
+    pub(crate) protocol: Protocol,
+    pub(crate) delimiter: u8,
+    pub(crate) prefix: String,
+    /// The size of a message in bytes.
+    pub(crate) size: u32,
+    pub(crate) server_pid: Option<u32>,
+}
+
+/// What one process does of a load.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Share {
+    /// The numbers of its connections, which no other process uses.
+    pub(crate) connections: Range<u64>,
+    pub(crate) active: u64,
+    pub(crate) requests: Option<u64>,
+    pub(crate) connect_rate: Option<f64>,
+    /// Handshakes under way at once.
+    pub(crate) connecting_max: u64,
+}
+
+/// What `part` of `whole` has of `total`, rounded down. Cuts made with it leave nothing over.
+fn scale(total: u64, part: u64, whole: u64) -> u64 {
+    debug_assert!(part <= whole && whole > 0);
+    (u128::from(total) * u128::from(part) / u128::from(whole)) as u64
+}
+
+impl Plan {
+    /// How many processes have a part in it: none without a connection.
+    pub(crate) fn processes(&self) -> u64 {
+        self.workers.unwrap_or(1).min(self.connections)
+    }
+
+    fn active(&self) -> u64 {
+        self.active.unwrap_or(self.connections).min(self.connections)
+    }
+
+    /// The part of process `number`, counted from 0.
+    pub(crate) fn share(&self, number: u64) -> Share {
+        let (processes, all) = (self.processes(), self.connections);
+        let connections = scale(all, number, processes)..scale(all, number + 1, processes);
+        // In proportion to the connections, and the requests to those who send them: nobody is to
+        // send with no connection.
+        let active_before = |connection| scale(self.active(), connection, all);
+        let active = active_before(connections.start)..active_before(connections.end);
+        let requests_before = |requests, active| scale(requests, active, self.active());
+        let part = (connections.end - connections.start) as f64 / all as f64;
+        Share {
+            active: active.end - active.start,
+            requests: self
+                .requests
+                .map(|n| requests_before(n, active.end) - requests_before(n, active.start)),
+            connect_rate: self.connect_rate.map(|rate| rate as f64 * part),
+            connecting_max: (CONNECTING_MAX / processes).max(1),
+            connections,
+        }
+    }
+
+    /// From where to where a connection goes.
+    ///
+    /// Each pair of source and target has as many as any other, give or take one. A source has a
+    /// block of consecutive numbers: so processes, which have such blocks too, use sources of
+    /// their own where there are enough.
+    pub(crate) fn ends_of(&self, connection: u64) -> (Option<SocketAddr>, &Addr) {
+        // The last source whose block, cut as a share is, begins at this connection or before.
+        let sources = (u128::from(connection) + 1) * self.sources.len() as u128;
+        let source = sources.div_ceil(u128::from(self.connections)).saturating_sub(1);
+        let source = self.sources.get(source as usize).map(|&ip| SocketAddr::new(ip, 0));
+        (source, &self.targets[(connection % self.targets.len() as u64) as usize])
+    }
+
+    /// An error if it has sources that reach none of the targets.
+    pub(crate) fn check_sources(&self) -> Result<(), Failure> {
+        for source in &self.sources {
+            for target in &self.targets {
+                let why = match target {
+                    Addr::Tcp(target) if target.is_ipv4() == source.is_ipv4() => continue,
+                    Addr::Tcp(_) => "one is IPv4 and the other IPv6",
+                    Addr::Unix(_) => "a unix socket has no source address",
+                };
+                let why = format!("--source {source} does not reach {target}: {why}");
+                return Err(Failure::Cannot(why));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The target of each address. Where a name stands for several, the first that can be reached,
+/// which is tried with a connection that is closed at once.
+pub(crate) fn targets(addresses: &[String], timeout: Duration) -> Result<Vec<Addr>, Failure> {
+    let reachable = |addr: &Addr| match addr {
+        Addr::Tcp(addr) => TcpStream::connect_timeout(addr, timeout).is_ok(),
+        Addr::Unix(_) => true,
+    };
+    let mut targets = Vec::new();
+    for address in addresses {
+        let mut addrs = Addr::resolve(address)?;
+        let at = match addrs.len() {
+            1 => 0,
+            _ => addrs.iter().position(reachable).unwrap_or(0),
+        };
+        let target = addrs.swap_remove(at);
+        if !targets.contains(&target) {
+            targets.push(target);
+        }
+    }
+    Ok(targets)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    pub(crate) fn plan(targets: &[&str], connections: u64) -> Plan {
+        let target = |text: &&str| Addr::resolve(text).unwrap().swap_remove(0);
+        Plan {
+            targets: targets.iter().map(target).collect(),
+            sources: Vec::new(),
+            connections,
+            active: None,
+            workers: None,
+            connect_rate: None,
+            pipeline: 1,
+            requests: None,
+            requests_each: None,
+            warmup: Duration::ZERO,
+            duration: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+            protocol: Protocol::Echo,
+            delimiter: b'\n',
+            prefix: String::new(),
+            size: 64,
+            server_pid: None,
+        }
+    }
+
+    #[test]
+    fn shares_add_up_to_the_whole() {
+        for connections in [1, 2, 7, 100, 1_001, 1_000_000] {
+            for workers in [1, 2, 3, 10, 56] {
+                for active in [1, 2, connections / 2 + 1, connections, connections + 1] {
+                    let plan = Plan {
+                        workers: Some(workers),
+                        active: Some(active),
+                        requests: Some(12_345),
+                        connect_rate: Some(500),
+                        ..plan(&["127.0.0.1:1"], connections)
+                    };
+                    let shares: Vec<_> = (0..plan.processes()).map(|n| plan.share(n)).collect();
+                    assert_eq!(shares.len() as u64, workers.min(connections));
+                    let mut next = 0;
+                    for share in &shares {
+                        let Range { start, end } = share.connections;
+                        assert_eq!(start, next, "{plan:?}");
+                        assert!(end > start && share.active <= end - start, "{share:?}");
+                        assert!(share.active > 0 || share.requests == Some(0), "{share:?}");
+                        next = end;
+                    }
+                    assert_eq!(next, connections);
+                    let sum = |of: fn(&Share) -> u64| shares.iter().map(of).sum::<u64>();
+                    assert_eq!(sum(|share| share.active), active.min(connections));
+                    assert_eq!(sum(|share| share.requests.unwrap()), 12_345);
+                    let rate: f64 = shares.iter().filter_map(|share| share.connect_rate).sum();
+                    assert!((rate - 500.0).abs() < 1e-6, "{rate}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn pairs_are_used_evenly_and_sources_are_not_shared() {
+        let sources: Vec<IpAddr> = (1..=6).map(|n| IpAddr::from([127, 1, 0, n])).collect();
+        let plan = Plan {
+            sources: sources.clone(),
+            workers: Some(3),
+            ..plan(&["127.0.0.1:1", "127.0.0.1:2", "[::1]:3", "unix:/a"], 1_003)
+        };
+        let mut pairs = BTreeMap::new();
+        let mut user = BTreeMap::new();
+        for worker in 0..3 {
+            for connection in plan.share(worker).connections {
+                let (source, target) = plan.ends_of(connection);
+                let source = source.expect("one of six");
+                assert!(source.port() == 0 && sources.contains(&source.ip()));
+                *pairs.entry((source, target.to_string())).or_insert(0) += 1;
+                assert_eq!(*user.entry(source).or_insert(worker), worker, "{source}");
+            }
+        }
+        assert_eq!(pairs.len(), 24);
+        assert!(pairs.values().all(|n| (41..=42).contains(n)), "{pairs:?}");
+    }
+
+    #[test]
+    fn with_no_source_the_kernel_chooses() {
+        let plan = plan(&["127.0.0.1:1"], 10);
+        assert!(plan.check_sources().is_ok());
+        assert_eq!(plan.ends_of(9), (None, &plan.targets[0]));
+    }
+}
