@@ -265,7 +265,11 @@ fn a_thousand_hostile_clients_leave_nothing_behind() {
         assert!(second < first + slack, "{first} bytes after one wave, {second} after another");
         assert!(asked > 0);
         let outcome = server.stop();
-        assert_eq!(outcome.count("idle_closed"), 2 * 500);
+        // Where the machine is slow, the last bytes of what is too much may come too late.
+        let (idle, refused) =
+            (outcome.count("idle_closed"), outcome.count("refused_frame_too_long"));
+        assert!(idle >= 2 * 500, "{idle} idle, {refused} refused");
+        assert_eq!(idle + refused, 2 * 750);
         assert_eq!(outcome.count("panics"), 0);
     });
 }
@@ -275,9 +279,7 @@ fn every_way_to_end_gives_the_descriptors_back() {
     each_of(EVERY_MODEL, |model| {
         let server = Server::start(model, &["--max-frame", "100"]);
         let end_in_every_way = || {
-            let mut client = server.connect();
-            ask(&mut client, b"and good bye\n", b"and good bye\n");
-            drop(client);
+            reset(server.connect());
             let mut client = server.connect();
             client.write_all(b"unfinished").unwrap();
             client.shutdown(Shutdown::Write).unwrap();
@@ -290,7 +292,8 @@ fn every_way_to_end_gives_the_descriptors_back() {
             ask(&mut client, &[b'm'; 101], b"error: frame too long\n");
             expect_eof(&mut client);
             drop(client);
-            reset(server.connect());
+            // Once it is answered those before it have been accepted.
+            ask(&mut server.connect(), b"the last\n", b"the last\n");
         };
         // The first ones may open something that stays.
         end_in_every_way();
