@@ -425,7 +425,7 @@ fn what_it_lacks_is_told_before_it_starts() {
     assert!(told("200", &["--connections", "1k", "--workers", "5"]).contains("(--workers 6)"));
     // One address has no more than 64 k ports.
     let many = told("1000", &["--connections", "200k", "--workers", "300"]);
-    assert!(many.contains("there are 1: add --source 127.1.0.0/24"), "{many}");
+    assert!(many.contains("there is 1: add --source 127.1.0.0/24"), "{many}");
     assert_eq!(server.stop().summary().connections, 0);
 }
 

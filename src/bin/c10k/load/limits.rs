@@ -102,11 +102,15 @@ impl Limits {
         };
         Some(format!(
             "needs {} connections, and {} go from one source to one target (the ephemeral ports): \
-             that takes {} pairs of them, and there are {}: add {example}",
+             that takes {} pairs of them, and {}: add {example}",
             number(plan.connections),
             number(ports),
             number(needed),
-            number(pairs),
+            if pairs == 1 {
+                "there is 1".to_owned()
+            } else {
+                format!("there are {}", number(pairs))
+            },
         ))
     }
 }
@@ -179,7 +183,7 @@ mod tests {
         assert_eq!(
             lacking(&with_workers),
             "needs 1,000,000 connections, and 28,232 go from one source to one target (the \
-             ephemeral ports): that takes 36 pairs of them, and there are 1: \
+             ephemeral ports): that takes 36 pairs of them, and there is 1: \
              add --source 127.1.0.0/24"
         );
         let pairs = |sources, targets| {

@@ -2,13 +2,13 @@
 
 mod checker;
 mod engine;
-mod limits;
+pub(crate) mod limits;
 mod measured;
 mod payload;
-mod plan;
-mod progress;
+pub(crate) mod plan;
+pub(crate) mod progress;
 mod report;
-mod source;
+pub(crate) mod source;
 mod workers;
 
 use std::io::{self, Write};
