@@ -391,6 +391,33 @@ fn connections_come_from_the_sources_and_go_to_the_targets() {
     assert_eq!(seen, want.collect());
 }
 
+/// The requests of connecting are none of those measured, or asked for.
+#[test]
+fn a_probe_is_one_request_more() {
+    each_model(|model| {
+        let server = Server::start(model, &[]);
+        let addr = server.addr().to_string();
+        let args = ["--connections", "40", "--probe", "--active", "10", "--requests-each", "3"];
+        let report = good(&load(&addr, &args));
+        assert_eq!(report["answered"], 40, "{report:#}");
+        assert_eq!((&report["requests"], &report["requests_total"]), (&30.into(), &70.into()));
+        assert_eq!(server.stop().summary().requests, 70);
+    });
+}
+
+#[test]
+fn a_probe_that_is_not_answered_is_lost() {
+    // It accepts, and says nothing.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    let args = ["--connections", "2", "--probe", "--timeout", "100ms", "--requests-each", "1"];
+    let output = load(&addr, &args);
+    assert_eq!(output.status.code(), Some(1));
+    let report = report(&output);
+    assert_eq!((&report["failures"]["lost"], &report["answered"]), (&2.into(), &0.into()));
+    assert!(report["failures"]["errors"]["a probe had no reply"] == 2, "{report:#}");
+}
+
 #[test]
 fn paced_connections_are_all_made() {
     let server = Server::start(&EPOLL, &[]);
@@ -453,36 +480,5 @@ fn what_cannot_start_says_why() {
         assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
         assert!(stderr.contains(part), "{stderr}");
-    }
-}
-
-#[test]
-fn the_race_has_a_row_for_each_model_and_load() {
-    let args = ["race", "--connections", "60", "--duration", "100ms", "--warmup", "10ms"];
-    let output = c10k(&[&args[..], &["--active", "5"]].concat()).output().unwrap();
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
-    let rows: Vec<Vec<&str>> = stdout
-        .lines()
-        .take_while(|line| !line.is_empty())
-        .map(|line| line.split_whitespace().collect())
-        .collect();
-    let heads: Vec<_> = rows[1..].iter().map(|row| row[..3].join(" ")).collect();
-    let models = ["select", "poll", "epoll", "threads"];
-    let want = ["60 60", "60 5"].map(|load| models.map(|model| format!("{model} {load}")));
-    assert_eq!(heads, want.concat());
-    // Threads: the last column. One for the loop, and one for each connection.
-    let threads: Vec<_> = rows[1..].iter().map(|row| *row.last().unwrap()).collect();
-    assert_eq!(threads, ["1", "1", "1", "61", "1", "1", "1", "61"]);
-
-    let output = c10k(&[&args[..], &["--json"]].concat()).output().unwrap();
-    let lines = String::from_utf8(output.stdout).unwrap();
-    let outcomes: Vec<Value> =
-        lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    assert_eq!(outcomes.len(), 8);
-    for outcome in outcomes {
-        // On a busy machine none of them may fall into so short a time of measuring.
-        assert!(outcome["load"]["requests_total"].as_u64() > Some(0), "{outcome:#}");
-        assert!(outcome["load"]["server_cpu_us_per_request"].is_number(), "{outcome:#}");
     }
 }

@@ -3,6 +3,7 @@
 mod child;
 mod client;
 mod load;
+mod million;
 mod proc;
 mod protocol;
 mod race;
@@ -31,6 +32,8 @@ enum Verb {
     Load(load::Args),
     /// Runs every model under the same load and prints one table
     Race(race::Args),
+    /// Holds a million connections on this machine, each of them answered
+    Million(million::Args),
 }
 
 /// How a run ended that did not simply succeed.
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Verb::Client(args) => client::run(args),
         Verb::Load(args) => load::run(args),
         Verb::Race(args) => race::run(args),
+        Verb::Million(args) => million::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,7 +1,6 @@
 //! What the kernel says of memory and processes; see `proc(5)`.
 
 use std::fs;
-use std::io;
 
 /// Memory of a process with its children, and of the kernel, in bytes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -17,16 +16,12 @@ pub(crate) struct Memory {
 
 impl Memory {
     pub(crate) fn now(pid: u32) -> Memory {
-        let resident = |pid| {
-            let path = format!("/proc/{pid}/smaps_rollup");
-            kilobytes(&fs::read_to_string(path).unwrap_or_default(), "Pss_Anon")
-        };
         let system = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let system = |name| kilobytes(&system, name);
         Memory {
             stacks_and_tables: system("KernelStack") + system("PageTables"),
             slab: system("Slab"),
-            resident: family(pid).into_iter().map(resident).sum(),
+            resident: resident(family(pid)),
         }
     }
 
@@ -37,6 +32,70 @@ impl Memory {
             stacks_and_tables: self.stacks_and_tables - before.stacks_and_tables,
             slab: self.slab - before.slab,
         }
+    }
+}
+
+/// Anonymous memory that is resident in these processes. What some of them share is divided among
+/// them.
+pub(crate) fn resident(pids: impl IntoIterator<Item = u32>) -> i64 {
+    let resident = |pid| {
+        let path = format!("/proc/{pid}/smaps_rollup");
+        kilobytes(&fs::read_to_string(path).unwrap_or_default(), "Pss_Anon")
+    };
+    pids.into_iter().map(resident).sum()
+}
+
+/// Memory that can be had without swapping, in bytes (`MemAvailable`), or as much of it as the
+/// control group may have.
+pub(crate) fn available_memory() -> Option<u64> {
+    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
+    let system = u64::try_from(kilobytes(&meminfo, "MemAvailable")).ok().filter(|&n| n > 0)?;
+    Some(cgroup_memory_left().map_or(system, |left| left.min(system)))
+}
+
+/// What the memory controller leaves this process's control group, if it limits it
+/// (`cgroups(7)`): of version 2, or of version 1.
+fn cgroup_memory_left() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let number = |path: String| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let left = |line: &str| match line.splitn(3, ':').collect::<Vec<_>>()[..] {
+        [_, "", path] => {
+            let folder = format!("/sys/fs/cgroup{path}");
+            let max = number(format!("{folder}/memory.max"))?;
+            Some(max.saturating_sub(number(format!("{folder}/memory.current"))?))
+        }
+        [_, "memory", path] => {
+            let folder = format!("/sys/fs/cgroup/memory{path}");
+            let max = number(format!("{folder}/memory.limit_in_bytes"))?;
+            Some(max.saturating_sub(number(format!("{folder}/memory.usage_in_bytes"))?))
+        }
+        _ => None,
+    };
+    groups.lines().filter_map(left).min()
+}
+
+/// The time that all CPUs have spent, from the start of the system.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CpuTime {
+    idle: u64,
+    all: u64,
+}
+
+impl CpuTime {
+    pub(crate) fn now() -> CpuTime {
+        let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+        // user, nice, system, idle, iowait, irq, softirq, steal; what follows is among the first.
+        let line = stat.lines().next().unwrap_or_default();
+        let times: Vec<u64> =
+            line.split_whitespace().skip(1).take(8).filter_map(|n| n.parse().ok()).collect();
+        CpuTime { idle: times.iter().skip(3).take(2).sum(), all: times.iter().sum() }
+    }
+
+    /// How busy they were since then, from 0 to 1.
+    pub(crate) fn busy_since(self) -> f64 {
+        let now = CpuTime::now();
+        let all = now.all.saturating_sub(self.all).max(1);
+        1.0 - now.idle.saturating_sub(self.idle) as f64 / all as f64
     }
 }
 
@@ -67,20 +126,6 @@ pub(crate) fn tasks(pid: u32) -> u64 {
         field(&status, "Threads").and_then(|value| value.parse::<u64>().ok()).unwrap_or(0)
     };
     family(pid).into_iter().map(threads).sum()
-}
-
-/// How many sockets a process and its children have open.
-pub(crate) fn sockets(pid: u32) -> u64 {
-    // One that has been closed since the folder was read has no target any more.
-    let is_socket = |fd: &io::Result<fs::DirEntry>| {
-        let target = fd.as_ref().ok().and_then(|fd| fs::read_link(fd.path()).ok());
-        target.is_some_and(|target| target.to_string_lossy().starts_with("socket:"))
-    };
-    let sockets = |pid| {
-        let fds = fs::read_dir(format!("/proc/{pid}/fd"));
-        fds.map_or(0, |fds| fds.filter(is_socket).count() as u64)
-    };
-    family(pid).into_iter().map(sockets).sum()
 }
 
 /// Connections that the kernel dropped because an accept queue was full (`ListenOverflows`), in

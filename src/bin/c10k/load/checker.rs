@@ -27,7 +27,7 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) payload: Payload,
-    /// Requests of each connection that sends.
+    /// Requests of each connection that sends, a probe included.
     pub(crate) requests_each: Option<u32>,
     pub(crate) phase: Cell<Phase>,
     pub(crate) began: Instant,

@@ -1,6 +1,7 @@
 //! One process's loop: the same reactor and the same connections as the server's.
 
 use std::io;
+use std::process;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use super::plan::{Plan, Share};
 use super::progress::{self, Progress, Stage, Watcher};
 use super::report::Failures;
 use crate::Failure;
+use crate::proc;
 use crate::protocol::AnyFraming;
 
 const INTEREST: Interest = Interest::READ.union(Interest::WRITE).union(Interest::EDGE);
@@ -53,7 +55,7 @@ struct Window {
     start: Option<Instant>,
     wall: Duration,
     load_cpu: Duration,
-    /// `None` if no server was named, or it is not there.
+    /// Of the server and its children. `None` if no server was named, or it is not there.
     server_cpu: Option<Duration>,
 }
 
@@ -70,7 +72,7 @@ pub(super) fn run(
         plan,
         share,
         framing: AnyFraming::new(kind, plan.delimiter, u32::MAX),
-        run: Rc::new(Run::new(payload, plan.requests_each)),
+        run: Rc::new(Run::new(payload, plan.requests_each.map(|n| n + u32::from(plan.probe)))),
         work: Workspace::new(),
         traffic: Traffic::default(),
         begun: 0,
@@ -86,7 +88,7 @@ pub(super) fn run(
     };
     let mut reactor = Reactor::new()?;
     engine.connect_more(&mut reactor)?;
-    while engine.connecting > 0 || engine.begun < engine.total() {
+    while engine.under_way() > 0 || engine.begun < engine.total() {
         engine.turn(&mut reactor, watcher)?;
         engine.connect_more(&mut reactor)?;
     }
@@ -136,9 +138,16 @@ impl Engine<'_> {
         self.share.connections.end - self.share.connections.start
     }
 
+    /// Connections that are begun, and not as far as they are to be. A connection is established
+    /// when the kernel says so, long before a busy server accepts it: those who probe it do not
+    /// fill its queue.
+    fn under_way(&self) -> u64 {
+        self.connecting + self.run.outstanding()
+    }
+
     /// Begins connections, up to as many as may be under way, and no sooner than they are due.
     fn connect_more(&mut self, reactor: &mut Reactor<Peer>) -> Result<(), Failure> {
-        while self.begun < self.total() && self.connecting < self.share.connecting_max {
+        while self.begun < self.total() && self.under_way() < self.share.connecting_max {
             let due = due_after(self.share.connect_rate, self.begun);
             if due > self.began.elapsed() {
                 if self.pace.is_none() {
@@ -171,6 +180,22 @@ impl Engine<'_> {
             Err(error) => return Err(error.into()),
         }
         Ok(())
+    }
+
+    /// Sends the first request. What is ready is told next, and drives the connection.
+    fn probe(&mut self, reactor: &mut Reactor<Peer>, token: Token) {
+        let Some(peer) = reactor.source_mut(token) else { return };
+        self.run.read_clock();
+        peer.session_mut().push(Checker::request);
+        reactor.set_deadline(token, Instant::now() + self.plan.timeout);
+    }
+
+    /// Unsets the deadline of a connection whose probe was answered.
+    fn probed(&mut self, reactor: &mut Reactor<Peer>, token: Token) {
+        let answered = |peer: &Peer| peer.session().service().outstanding() == 0;
+        if reactor.source(token).is_some_and(answered) {
+            reactor.clear_deadline(token);
+        }
     }
 
     // ---- Exchanging ----
@@ -261,8 +286,13 @@ impl Engine<'_> {
     }
 
     fn clocks(&self) -> Window {
-        let server_cpu = self.plan.server_pid.and_then(|pid| cpu_time(Some(pid)));
-        Window { load_cpu: cpu_time(None).unwrap_or_default(), server_cpu, ..Window::default() }
+        // One of its children may have ended since they were listed; the server itself has not.
+        let server_cpu = self.plan.server_pid.and_then(|pid| {
+            let children = proc::family(pid).into_iter().skip(1).filter_map(cpu_time);
+            Some(cpu_time(pid)? + children.sum())
+        });
+        let load_cpu = cpu_time(process::id()).unwrap_or_default();
+        Window { load_cpu, server_cpu, ..Window::default() }
     }
 
     fn measured(self, reactor: &Reactor<Peer>) -> Measured {
@@ -297,9 +327,9 @@ fn due_after(rate: Option<f64>, number: u64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
-/// The CPU time that a process (this one, if none is named) has used, all threads together.
-fn cpu_time(pid: Option<u32>) -> Option<Duration> {
-    let pid = Pid::from_raw(pid.unwrap_or(0) as i32);
+/// The CPU time that a process has used, all threads together (`clock_getcpuclockid(3)`).
+fn cpu_time(pid: u32) -> Option<Duration> {
+    let pid = Pid::from_raw(pid as i32);
     let clock = ClockId::pid_cpu_clock_id(pid).ok()?;
     Some(Duration::from(clock.now().ok()?))
 }
@@ -308,7 +338,12 @@ impl Handler<Peer> for Engine<'_> {
     fn connected(&mut self, reactor: &mut Reactor<Peer>, token: Token, result: io::Result<()>) {
         self.connecting -= 1;
         match result {
-            Ok(()) => self.peers.push(token),
+            Ok(()) => {
+                self.peers.push(token);
+                if self.plan.probe {
+                    self.probe(reactor, token);
+                }
+            }
             Err(error) => {
                 self.failures.not_connected += 1;
                 self.failures.error(&error);
@@ -321,6 +356,15 @@ impl Handler<Peer> for Engine<'_> {
     fn ready(&mut self, reactor: &mut Reactor<Peer>, token: Token, readiness: Readiness) {
         self.run.read_clock();
         self.drive(reactor, token, readiness);
+        if self.plan.probe && self.run.phase.get() == Phase::Connecting {
+            self.probed(reactor, token);
+        }
+    }
+
+    /// A probe was not answered in time.
+    fn deadline(&mut self, reactor: &mut Reactor<Peer>, token: Token) {
+        self.failures.error(&io::Error::new(io::ErrorKind::TimedOut, "a probe had no reply"));
+        self.lose(reactor, token);
     }
 
     fn timer(&mut self, reactor: &mut Reactor<Peer>, timer: TimerId) {

@@ -29,6 +29,13 @@ pub(crate) struct Files {
     pub(crate) open: u64,
 }
 
+impl Files {
+    /// How many more may be opened.
+    pub(crate) fn left(self) -> u64 {
+        self.max.saturating_sub(self.open)
+    }
+}
+
 impl Limits {
     /// Raises the limit on descriptors as far as it may, and reads them all.
     pub(crate) fn read() -> io::Result<Limits> {
@@ -55,8 +62,8 @@ impl Limits {
     }
 
     fn lacking_files(&self, plan: &Plan) -> Option<String> {
-        let Files { max, open } = self.files?;
-        let left = max.saturating_sub(open);
+        let max = self.files?.max;
+        let left = self.files?.left();
         (plan.connections > left).then(|| {
             format!(
                 "needs {} connections x 1 open file, and the system has {} left of {} (sysctl \

@@ -55,6 +55,10 @@ pub(crate) struct Args {
     /// Begin this many connections in a second [default: as many as can be made]
     #[arg(long, value_name = "R", value_parser = units::some)]
     connect_rate: Option<u64>,
+    /// Have each connection answered once when it is opened: no more are opened at a time than the
+    /// server keeps up with
+    #[arg(long)]
+    probe: bool,
     /// Requests under way on each connection
     #[arg(long, value_name = "N", default_value = "1", value_parser = units::some)]
     pipeline: u64,
@@ -89,7 +93,7 @@ pub(crate) struct Args {
     /// When connected, print a line and wait for one on standard input before sending anything
     #[arg(long)]
     wait: bool,
-    /// Tell the CPU time per request of this process too, if it is on this machine
+    /// Tell the CPU time per request of this process and its children too, if it is on this machine
     #[arg(long, value_name = "PID")]
     server_pid: Option<u32>,
     /// Run on this CPU only
@@ -130,6 +134,7 @@ impl Args {
             active: self.active,
             workers: self.workers,
             connect_rate: self.connect_rate,
+            probe: self.probe,
             pipeline: self.pipeline,
             requests: self.requests,
             requests_each,

@@ -28,6 +28,8 @@ pub(crate) struct Plan {
     pub(crate) workers: Option<u64>,
     /// Connections to begin in a second.
     pub(crate) connect_rate: Option<u64>,
+    /// Each connection is to be answered once before it counts as connected.
+    pub(crate) probe: bool,
     /// Requests under way on each connection.
     pub(crate) pipeline: u64,
     /// Measured replies to stop after.
@@ -65,6 +67,30 @@ fn scale(total: u64, part: u64, whole: u64) -> u64 {
 }
 
 impl Plan {
+    /// One request of 64 bytes under way on each connection, for ten seconds, by one process.
+    pub(crate) fn new(targets: Vec<Addr>, connections: u64) -> Plan {
+        Plan {
+            targets,
+            sources: Vec::new(),
+            connections,
+            active: None,
+            workers: None,
+            connect_rate: None,
+            probe: false,
+            pipeline: 1,
+            requests: None,
+            requests_each: None,
+            warmup: Duration::ZERO,
+            duration: Duration::from_secs(10),
+            timeout: Duration::from_secs(10),
+            protocol: Protocol::Echo,
+            delimiter: b'\n',
+            prefix: String::new(),
+            size: 64,
+            server_pid: None,
+        }
+    }
+
     /// How many processes have a part in it: none without a connection.
     pub(crate) fn processes(&self) -> u64 {
         self.workers.unwrap_or(1).min(self.connections)
@@ -155,25 +181,7 @@ pub(crate) mod tests {
 
     pub(crate) fn plan(targets: &[&str], connections: u64) -> Plan {
         let target = |text: &&str| Addr::resolve(text).unwrap().swap_remove(0);
-        Plan {
-            targets: targets.iter().map(target).collect(),
-            sources: Vec::new(),
-            connections,
-            active: None,
-            workers: None,
-            connect_rate: None,
-            pipeline: 1,
-            requests: None,
-            requests_each: None,
-            warmup: Duration::ZERO,
-            duration: Duration::from_secs(1),
-            timeout: Duration::from_secs(1),
-            protocol: Protocol::Echo,
-            delimiter: b'\n',
-            prefix: String::new(),
-            size: 64,
-            server_pid: None,
-        }
+        Plan::new(targets.iter().map(target).collect(), connections)
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, ChildStdout, Stdio};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -57,10 +57,6 @@ pub(crate) struct Outcome {
 /// Fewer connections than this are too few to tell their memory from the noise of the machine.
 const CONNECTIONS_MEASURABLE: u64 = 5_000;
 
-/// How long to wait for a server to have accepted what is connected: with a full accept queue,
-/// clients try again after 1, 2 and 4 seconds.
-const ACCEPT_TIME_MAX: Duration = Duration::from_secs(15);
-
 /// Waits until the kernel has given back what the last run took, which it does in its own time;
 /// for a second at most.
 fn settle() {
@@ -80,9 +76,8 @@ pub(crate) fn run(cell: Cell) -> io::Result<Outcome> {
     let overflows = proc::listen_overflows();
     let mut server = Server::start(cell.runner, cell.pinned)?;
     let mut load = Load::start(cell, &server)?;
-    server.wait_until_accepted(cell, load.connected);
 
-    // Everything is connected and nothing is sent: this is what an idle connection takes.
+    // Everything is connected, was answered once, and is idle: this is what a connection takes.
     let idle = Memory::now(server.child.id()).since(server.memory_at_start);
     let tasks = proc::tasks(server.child.id());
     let report = load.go()?;
@@ -148,22 +143,6 @@ impl Server {
         Ok(Server { child, stdout, log: Some(log), addr, memory_at_start })
     }
 
-    /// A client is connected when the kernel says so; the server may take its time to accept it.
-    fn wait_until_accepted(&self, cell: Cell, connected: u64) {
-        let (start, pid) = (Instant::now(), self.child.id());
-        // Besides the connections there is the listener, and the task that accepts.
-        let tasks = |model| match model {
-            "threads" | "processes" => connected + 1,
-            _ => 1,
-        };
-        let accepted =
-            || proc::tasks(pid) >= tasks(cell.runner.name) && proc::sockets(pid) > connected;
-        // Those that were refused never come; then the row shows what is there.
-        while !accepted() && start.elapsed() < ACCEPT_TIME_MAX {
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-
     /// Has it finish, and returns its summary and what it warned of.
     fn stop(&mut self) -> io::Result<(String, Vec<String>)> {
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM)?;
@@ -183,7 +162,6 @@ impl Drop for Server {
 
 struct Load {
     child: Child,
-    connected: u64,
     stdout: BufReader<ChildStdout>,
 }
 
@@ -191,7 +169,7 @@ impl Load {
     /// Starts the load generator, and returns when all its connections are open.
     fn start(cell: Cell, server: &Server) -> io::Result<Load> {
         let mut child = child::c10k("load", cell.pinned.then_some(1))?
-            .args([&server.addr, "--json", "--wait"])
+            .args([&server.addr, "--json", "--wait", "--probe"])
             .args(["--connections", &cell.connections.to_string()])
             .args(["--active", &cell.active.to_string()])
             .args(["--warmup", &format!("{}ms", cell.warmup.as_millis())])
@@ -200,9 +178,8 @@ impl Load {
             .stderr(Stdio::null())
             .spawn()?;
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
-        let connected = child::expect_line(&mut stdout, "connected ")?;
-        let connected = connected.parse().map_err(io::Error::other)?;
-        Ok(Load { child, stdout, connected })
+        child::expect_line(&mut stdout, "connected ")?;
+        Ok(Load { child, stdout })
     }
 
     fn go(&mut self) -> io::Result<Report> {
