@@ -1,9 +1,12 @@
 //! `c10k race`: every model under the same load.
 
+mod report;
+mod result;
 mod runner;
 mod table;
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -37,6 +40,15 @@ pub(crate) struct Args {
     /// Print the results as JSON, an object a line
     #[arg(long)]
     json: bool,
+    /// Race nothing: read what `--json` printed, and make a report of it
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+    /// Write the report, a web page
+    #[arg(long, value_name = "FILE", requires = "from")]
+    report: Option<PathBuf>,
+    /// Write the picture of the report, for a README
+    #[arg(long, value_name = "FILE", requires = "from")]
+    svg: Option<PathBuf>,
 }
 
 /// It serves one connection at a time, and so is not part of the rest.
@@ -94,6 +106,9 @@ impl Limits {
 }
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    if let Some(from) = &args.from {
+        return render(&report::read(from)?, &args);
+    }
     let mut notes = Vec::new();
     let counts = possible(&args.connections, &mut notes)?;
     let pinned = available_parallelism().is_ok_and(|cpus| cpus.get() >= 2);
@@ -138,6 +153,17 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         eprintln!("note: {note}");
     }
     verdict(&rows)
+}
+
+/// Writes what was asked for.
+fn render(race: &result::Race, args: &Args) -> Result<(), Failure> {
+    if let Some(path) = &args.report {
+        report::write(path, &report::html(race))?;
+    }
+    if let Some(path) = &args.svg {
+        report::write(path, &report::svg(race))?;
+    }
+    Ok(())
 }
 
 /// What is to be run, in the order of the table.
