@@ -279,7 +279,7 @@ impl Watch {
         self.connecting = self.cpu.busy_since();
         let now = Memory::now(self.server_pid);
         let added = now.since(self.before);
-        self.kernel = added.slab + added.stacks_and_tables;
+        self.kernel = added.slab + added.stacks + added.tables;
         self.server = added.resident;
         // This process has two kinds of children: the server, and the load's.
         self.load = proc::resident(

@@ -8,8 +8,10 @@ pub(crate) struct Memory {
     /// Anonymous memory that is resident: heap and stacks, but not the program's text. What
     /// processes share since a fork is divided among them.
     pub(crate) resident: i64,
-    /// The kernel's stacks and page tables, of all processes.
-    pub(crate) stacks_and_tables: i64,
+    /// The kernel's stacks, one for each task, of all processes.
+    pub(crate) stacks: i64,
+    /// Page tables, of all processes.
+    pub(crate) tables: i64,
     /// The kernel's objects (sockets, files, tasks), of all processes.
     pub(crate) slab: i64,
 }
@@ -19,7 +21,8 @@ impl Memory {
         let system = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let system = |name| kilobytes(&system, name);
         Memory {
-            stacks_and_tables: system("KernelStack") + system("PageTables"),
+            stacks: system("KernelStack"),
+            tables: system("PageTables"),
             slab: system("Slab"),
             resident: resident(family(pid)),
         }
@@ -29,7 +32,8 @@ impl Memory {
     pub(crate) fn since(self, before: Memory) -> Memory {
         Memory {
             resident: self.resident - before.resident,
-            stacks_and_tables: self.stacks_and_tables - before.stacks_and_tables,
+            stacks: self.stacks - before.stacks,
+            tables: self.tables - before.tables,
             slab: self.slab - before.slab,
         }
     }
@@ -43,6 +47,12 @@ pub(crate) fn resident(pids: impl IntoIterator<Item = u32>) -> i64 {
         kilobytes(&fs::read_to_string(path).unwrap_or_default(), "Pss_Anon")
     };
     pids.into_iter().map(resident).sum()
+}
+
+/// All the memory there is, in bytes.
+pub(crate) fn total_memory() -> u64 {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    kilobytes(&meminfo, "MemTotal").try_into().unwrap_or(0)
 }
 
 /// Memory that can be had without swapping, in bytes (`MemAvailable`), or as much of it as the
@@ -128,6 +138,20 @@ pub(crate) fn tasks(pid: u32) -> u64 {
     family(pid).into_iter().map(threads).sum()
 }
 
+/// How often tasks of a process and its children were put on a CPU: context switches to them. The
+/// last number of `/proc/PID/schedstat`, of each task.
+pub(crate) fn switches(pid: u32) -> u64 {
+    let runs = |task: fs::DirEntry| {
+        let stat = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+        stat.split_whitespace().nth(2).and_then(|runs| runs.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let of = |pid| {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+        tasks.map_or(0, |tasks| tasks.flatten().map(runs).sum())
+    };
+    family(pid).into_iter().map(of).sum::<u64>()
+}
+
 /// Connections that the kernel dropped because an accept queue was full (`ListenOverflows`), in
 /// this network namespace since it began.
 pub(crate) fn listen_overflows() -> u64 {
@@ -160,6 +184,7 @@ mod tests {
         assert!(tasks(pid) >= 1);
         assert_eq!(family(pid)[0], pid);
         let memory = Memory::now(pid);
-        assert!(memory.resident > 0 && memory.slab > 0 && memory.stacks_and_tables > 0);
+        assert!(memory.resident > 0 && memory.slab > 0);
+        assert!(memory.stacks > 0 && memory.tables > 0);
     }
 }

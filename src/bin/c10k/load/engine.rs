@@ -57,6 +57,21 @@ struct Window {
     load_cpu: Duration,
     /// Of the server and its children. `None` if no server was named, or it is not there.
     server_cpu: Option<Duration>,
+    server_switches: Option<u64>,
+}
+
+impl Window {
+    /// What has passed on each clock from `before` to this.
+    fn since(self, before: Window) -> Window {
+        let cpu = self.server_cpu.zip(before.server_cpu);
+        let switches = self.server_switches.zip(before.server_switches);
+        Window {
+            load_cpu: self.load_cpu.saturating_sub(before.load_cpu),
+            server_cpu: cpu.map(|(now, before)| now.saturating_sub(before)),
+            server_switches: switches.map(|(now, before)| now.saturating_sub(before)),
+            ..self
+        }
+    }
 }
 
 /// Does one process's share of a load. The connections stay open for as long as the caller keeps
@@ -265,21 +280,20 @@ impl Engine<'_> {
 
     /// Ends the phase under way and begins the next.
     fn next_phase(&mut self, reactor: &mut Reactor<Peer>) {
-        let now = Instant::now();
         match self.run.phase.get() {
             Phase::WarmUp => {
+                // To read the clocks of ten thousand tasks takes a while, which is not measured.
+                self.window = self.clocks();
+                let now = Instant::now();
+                self.window.start = Some(now);
                 self.run.phase.set(Phase::Measuring);
                 self.timer = Some(reactor.set_timer(now + self.plan.duration));
-                self.window = Window { start: Some(now), ..self.clocks() };
             }
             Phase::Measuring => {
-                let clocks = self.clocks();
-                self.window.wall = now - self.window.start.expect("measuring");
-                self.window.load_cpu = clocks.load_cpu - self.window.load_cpu;
-                self.window.server_cpu = (clocks.server_cpu.zip(self.window.server_cpu))
-                    .map(|(after, before)| after.saturating_sub(before));
+                let wall = self.window.start.expect("measuring").elapsed();
+                self.window = Window { wall, ..self.clocks().since(self.window) };
                 self.run.phase.set(Phase::Draining);
-                self.timer = Some(reactor.set_timer(now + self.plan.timeout));
+                self.timer = Some(reactor.set_timer(Instant::now() + self.plan.timeout));
             }
             Phase::Connecting | Phase::Draining | Phase::Over => self.run.phase.set(Phase::Over),
         }
@@ -291,8 +305,9 @@ impl Engine<'_> {
             let children = proc::family(pid).into_iter().skip(1).filter_map(cpu_time);
             Some(cpu_time(pid)? + children.sum())
         });
+        let server_switches = self.plan.server_pid.map(proc::switches);
         let load_cpu = cpu_time(process::id()).unwrap_or_default();
-        Window { load_cpu, server_cpu, ..Window::default() }
+        Window { load_cpu, server_cpu, server_switches, ..Window::default() }
     }
 
     fn measured(self, reactor: &Reactor<Peer>) -> Measured {
@@ -311,6 +326,7 @@ impl Engine<'_> {
             latency: measured::buckets(&run.latency.borrow()),
             load_cpu: self.window.load_cpu,
             server_cpu: self.window.server_cpu,
+            server_switches: self.window.server_switches,
             failures: Failures {
                 mismatched: run.mismatched.get(),
                 lost: self.failures.lost + unanswered as u64,

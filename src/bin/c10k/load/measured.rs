@@ -24,6 +24,8 @@ pub(super) struct Measured {
     pub(super) load_cpu: Duration,
     /// `None` if no server was named, or it is not there.
     pub(super) server_cpu: Option<Duration>,
+    /// How often its tasks were put on a CPU.
+    pub(super) server_switches: Option<u64>,
     pub(super) failures: Failures,
 }
 
@@ -63,6 +65,7 @@ impl Measured {
         self.load_cpu += other.load_cpu;
         // There is one server: who measured for longest has seen the most of it.
         self.server_cpu = self.server_cpu.max(other.server_cpu);
+        self.server_switches = self.server_switches.max(other.server_switches);
         self.failures.add(other.failures);
     }
 }
@@ -98,6 +101,7 @@ mod tests {
             measuring: Duration::from_secs(2 * n),
             load_cpu: Duration::from_secs(n),
             server_cpu: Some(Duration::from_secs(3 * n)),
+            server_switches: Some(n),
             failures: Failures {
                 lost: n,
                 errors: [("reset".to_owned(), n)].into(),

@@ -36,10 +36,14 @@ pub(crate) struct Report {
     /// From a request to its reply. In a closed loop a slow server is asked less often, so that
     /// its slowness is seldom sampled: these are no more than what the requests made saw.
     pub(crate) latency_us: Latency,
+    /// The same at more quantiles, from 0 to 1, to draw a curve with.
+    pub(crate) latency_curve_us: Vec<(f64, f64)>,
     /// CPU time of the load generator.
     pub(crate) load_cpu_us_per_request: f64,
     /// CPU time of the server, if its process was named.
     pub(crate) server_cpu_us_per_request: Option<f64>,
+    /// How often a task of the server was put on a CPU, likewise.
+    pub(crate) server_switches_per_request: Option<f64>,
     pub(crate) failures: Failures,
 }
 
@@ -65,6 +69,15 @@ impl Latency {
             max: nanos.max() as f64 / 1e3,
         }
     }
+}
+
+/// The quantiles of a curve: evenly spaced, were they drawn by how many lie beyond.
+const QUANTILES: [f64; 15] =
+    [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99, 0.995, 0.9975, 0.999, 0.9995, 0.9999, 1.0];
+
+fn curve(nanos: &Histogram<u64>) -> Vec<(f64, f64)> {
+    let at = |quantile| (quantile, nanos.value_at_quantile(quantile) as f64 / 1e3);
+    QUANTILES.map(at).to_vec()
 }
 
 /// What went wrong, each kind counted apart, over the whole run.
@@ -107,9 +120,17 @@ impl Failures {
     }
 }
 
+impl Failures {
+    /// All of them.
+    pub(crate) fn total(&self) -> u64 {
+        let &Failures { not_connected, mismatched, lost, closed_by_server, broken, .. } = self;
+        not_connected + mismatched + lost + closed_by_server + broken + self.dead_workers
+    }
+}
+
 impl Report {
     pub(super) fn of(plan: &Plan, measured: Measured) -> Report {
-        let requests = measured.requests;
+        let (requests, latency) = (measured.requests, measured.histogram());
         let wall = measured.measuring.as_secs_f64();
         let per_request = |time: Duration| time.as_secs_f64() * 1e6 / requests.max(1) as f64;
         Report {
@@ -124,9 +145,13 @@ impl Report {
             requests,
             requests_total: measured.requests_total,
             requests_per_s: if wall > 0.0 { requests as f64 / wall } else { 0.0 },
-            latency_us: Latency::of(&measured.histogram()),
+            latency_us: Latency::of(&latency),
+            latency_curve_us: curve(&latency),
             load_cpu_us_per_request: per_request(measured.load_cpu),
             server_cpu_us_per_request: measured.server_cpu.map(per_request),
+            server_switches_per_request: measured
+                .server_switches
+                .map(|switches| switches as f64 / requests.max(1) as f64),
             failures: measured.failures,
         }
     }
@@ -135,11 +160,10 @@ impl Report {
     pub(crate) fn verdict(&self) -> Result<(), Failure> {
         let &Failures { not_connected, mismatched, lost, closed_by_server, broken, .. } =
             &self.failures;
-        let dead = self.failures.dead_workers;
-        if not_connected + mismatched + lost + closed_by_server + broken + dead == 0 {
+        if self.failures.total() == 0 {
             return Ok(());
         }
-        let dead = match dead {
+        let dead = match self.failures.dead_workers {
             0 => String::new(),
             dead => format!(", {dead} workers dead"),
         };

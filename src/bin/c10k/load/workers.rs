@@ -34,7 +34,7 @@ use crate::Failure;
 enum Said {
     /// All its connections are there that will be. It waits for a line before it sends anything.
     Connected,
-    Done(Measured),
+    Done(Box<Measured>),
     Failed(String),
 }
 
@@ -134,7 +134,7 @@ fn work(
     });
     match result {
         Ok((measured, _connections)) => {
-            say(&Said::Done(measured))?;
+            say(&Said::Done(Box::new(measured)))?;
             // Its connections stay until everybody has measured: the parent ends it then.
             from_parent.read_line(&mut String::new())?;
             Ok(())
@@ -347,7 +347,7 @@ impl Handler<Worker> for Crew<'_> {
         let worker = reactor.remove(token).expect("just looked at");
         match said {
             Ok(Some(Said::Done(measured))) => {
-                self.finish(&worker, measured);
+                self.finish(&worker, *measured);
                 self.finished.push(worker);
             }
             Ok(Some(Said::Failed(why))) => self.bury(worker, Some(why)),

@@ -1,9 +1,13 @@
 //! `c10k race`: every model under the same load.
 
+mod baseline;
+mod machine;
 mod report;
 mod result;
+mod rounds;
 mod runner;
 mod table;
+mod warnings;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -11,58 +15,79 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::Serialize;
 
-use self::runner::{Cell, Outcome, Runner};
+use self::result::{Limit, Machine, Method, Race};
+use self::runner::{Model, Outcome, Setup, Trial};
 use crate::Failure;
 use crate::units::{self, grouped};
 
 /// Starts each server on one CPU, loads it from another with few and many connections, all of
-/// them busy and 50 busy among idle ones, and prints one table.
+/// them busy and 50 busy among idle ones, as fast as it answers and at a fixed rate; in several
+/// rounds, and prints the medians.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   c10k race
-  c10k race --connections 100 --connections 5k --duration 5s
-  c10k race --json > race.json")]
+  c10k race --quick
+  c10k race --connections 100 --connections 5k --duration 2s
+  c10k race --json > race.json
+  c10k race --baseline race.json
+  c10k race --from race.json --report race.html --svg race.svg")]
 pub(crate) struct Args {
-    /// How many connections; may be repeated
-    #[arg(long, value_name = "N", default_values = ["100", "1k", "10k"], value_parser = units::some)]
+    /// How many connections; may be repeated [default: 100, 1k, 10k]
+    #[arg(long, value_name = "N", value_parser = units::some)]
     connections: Vec<u64>,
-    /// How many are active among idle ones, in the second half of the race
+    /// How many are active among idle ones
     #[arg(long, value_name = "M", default_value = "50", value_parser = units::some)]
     active: u64,
-    /// How long each is measured
-    #[arg(long, value_name = "DUR", default_value = "1500ms", value_parser = units::duration)]
-    duration: Duration,
+    /// Requests per second where the rate is fixed
+    #[arg(long, value_name = "R", default_value = "10k", value_parser = units::some)]
+    rate: u64,
+    /// How often each is measured, in turn with the others [default: 3]
+    #[arg(long, value_name = "N", value_parser = units::some)]
+    rounds: Option<u64>,
+    /// How long each is measured [default: 500ms]
+    #[arg(long, value_name = "DUR", value_parser = units::duration)]
+    duration: Option<Duration>,
     /// How long each is loaded before that
-    #[arg(long, value_name = "DUR", default_value = "500ms", value_parser = units::duration)]
+    #[arg(long, value_name = "DUR", default_value = "150ms", value_parser = units::duration)]
     warmup: Duration,
-    /// Print the results as JSON, an object a line
+    /// One round of 100 and 10k connections, without fixed rates: half a minute
+    #[arg(long)]
+    quick: bool,
+    /// Seven rounds, each measured for 2 s, of 100, 300, 1k, 3k, 10k and 18k connections
+    #[arg(long, conflicts_with = "quick")]
+    full: bool,
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
-    /// Race nothing: read what `--json` printed, and make a report of it
+    /// Compare with an earlier race, which --json has printed
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
+    /// Race nothing: read what --json has printed
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
-    /// Write the report, a web page
-    #[arg(long, value_name = "FILE", requires = "from")]
+    /// Write a report: one web page, with charts, that needs nothing but itself
+    #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Write the picture of the report, for a README
-    #[arg(long, value_name = "FILE", requires = "from")]
+    /// Write the pictures of throughput alone, for a README
+    #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
 }
 
-/// It serves one connection at a time, and so is not part of the rest.
-const BLOCKING: Runner = Runner { name: "blocking", args: &["--model", "blocking"] };
+/// It serves one connection at a time, and so takes part with one.
+const BLOCKING: Model = Model { name: "blocking", args: &["--model", "blocking"] };
 
-/// The runners, in the order of the table.
-const RUNNERS: [Runner; 7] = [
-    Runner { name: "processes", args: &["--model", "processes"] },
-    Runner { name: "threads", args: &["--model", "threads"] },
-    Runner { name: "spin", args: &["--model", "spin"] },
-    Runner { name: "select", args: &["--model", "select"] },
-    Runner { name: "poll", args: &["--model", "poll"] },
-    Runner { name: "epoll", args: &["--model", "epoll"] },
-    Runner { name: "epoll x2", args: &["--model", "epoll", "--workers", "2"] },
+const SELECT: Model = Model { name: "select", args: &["--model", "select"] };
+
+/// The models, in the order of the table.
+const MODELS: [Model; 7] = [
+    Model { name: "processes", args: &["--model", "processes"] },
+    Model { name: "threads", args: &["--model", "threads"] },
+    Model { name: "spin", args: &["--model", "spin"] },
+    SELECT,
+    Model { name: "poll", args: &["--model", "poll"] },
+    Model { name: "epoll", args: &["--model", "epoll"] },
+    Model { name: "epoll x2", args: &["--model", "epoll", "--workers", "2"] },
 ];
 
 /// More than `select(2)` has room for.
@@ -71,145 +96,105 @@ const SELECT_PROBE: u64 = 1_200;
 /// Descriptors of a server or load generator that are not connections.
 const FDS_BESIDES: u64 = 32;
 
-/// A row of the table.
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-enum Row {
-    Ran(Box<Outcome>),
-    /// More connections than the model has room for, which is a result too.
-    Beyond {
-        model: &'static str,
-        connections: u64,
-        active: u64,
-        limit: u64,
-        why: String,
-    },
-}
-
-/// How many connections each model can hold, where it has a limit of its own.
-#[derive(Debug, Clone, Copy)]
-struct Limits {
-    select: u64,
-}
-
-impl Limits {
-    /// Why a model cannot hold so many connections, and how many it can.
-    fn beyond(self, model: &str, connections: u64) -> Option<(u64, String)> {
-        match model {
-            "blocking" if connections > 1 => Some((1, "one at a time: the others wait".to_owned())),
-            "select" if connections > self.select => {
-                Some((self.select, format!("refused beyond {}", grouped(self.select as f64))))
-            }
-            _ => None,
-        }
-    }
-}
+/// The size of a message: what `load` sends if it is not told otherwise.
+const MESSAGE_BYTES: u32 = 64;
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    if let Some(from) = &args.from {
-        return render(&report::read(from)?, &args);
+    // Before the work: what cannot be read would make it vain.
+    let baseline = args.baseline.as_deref().map(report::read).transpose()?;
+    let race = match &args.from {
+        Some(path) => report::read(path)?,
+        None => race(&args)?,
+    };
+    if let Some(path) = &args.report {
+        report::write(path, &report::html(&race))?;
     }
-    let mut notes = Vec::new();
-    let counts = possible(&args.connections, &mut notes)?;
+    if let Some(path) = &args.svg {
+        report::write(path, &report::svg(&race))?;
+    }
+    let mut stdout = std::io::stdout().lock();
+    match args.json {
+        true => writeln!(stdout, "{}", serde_json::to_string(&race)?)?,
+        false => write!(stdout, "{}", text(&race))?,
+    }
+    if let Some(earlier) = baseline {
+        write!(stdout, "\nBeside the baseline:\n\n{}", baseline::compare(&race, &earlier))?;
+    }
+    match race.cells.iter().map(|cell| cell.failures).sum() {
+        0 => Ok(()),
+        failures => Err(Failure::Found(format!("{failures} requests or connections failed"))),
+    }
+}
+
+fn race(args: &Args) -> Result<Race, Failure> {
+    let mut warnings = Vec::new();
+    let counts = counts(args, &mut warnings)?;
     let pinned = available_parallelism().is_ok_and(|cpus| cpus.get() >= 2);
     if !pinned {
-        notes.push(
+        warnings.push(
             "server and load share one CPU: the figures measure the scheduler too".to_owned(),
         );
     }
-    let cells = cells(&args, &counts, pinned);
-    let bar = progress(cells.len());
-    let select = RUNNERS.into_iter().find(|runner| runner.name == "select").expect("in the list");
-    let limits = Limits { select: runner::room(select, pinned, SELECT_PROBE)? };
-
-    let mut rows = Vec::new();
-    for cell in cells {
-        let Cell { runner: Runner { name: model, .. }, connections, active, .. } = cell;
-        bar.set_message(format!("{model}: {connections} connections, {active} active"));
-        if let Some((limit, why)) = limits.beyond(model, connections) {
-            rows.push(Row::Beyond { model, connections, active, limit, why });
-        } else {
-            match runner::run(cell) {
-                Ok(outcome) => {
-                    notes.extend(doubts(&outcome));
-                    rows.push(Row::Ran(Box::new(outcome)));
-                }
-                Err(error) => notes.push(format!("{model} with {connections}: {error}")),
-            }
-        }
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-
-    let mut stdout = std::io::stdout().lock();
-    if args.json {
-        for row in &rows {
-            writeln!(stdout, "{}", serde_json::to_string(row)?)?;
-        }
+    let select = runner::room(SELECT, pinned, SELECT_PROBE)?;
+    let setups = setups(args, &counts, select, pinned);
+    let rounds = args.rounds.unwrap_or(if args.quick {
+        1
+    } else if args.full {
+        7
     } else {
-        writeln!(stdout, "{}\n{}", table::table(&rows), method(pinned))?;
+        3
+    });
+    let outcomes = run_all(setups, rounds, &mut warnings);
+    if outcomes.iter().all(|(_, outcomes)| outcomes.is_empty()) {
+        return Err(Failure::Cannot("no server could be raced".to_owned()));
     }
-    for note in &notes {
-        eprintln!("note: {note}");
+
+    let load_slab_bytes = rounds::load_slab_bytes(&outcomes);
+    let mut cells = Vec::new();
+    for (setup, outcomes) in &outcomes {
+        let of_setup = rounds::cells(setup, outcomes, load_slab_bytes);
+        warnings.extend(warnings::doubts(setup, outcomes, &of_setup));
+        cells.extend(of_setup);
     }
-    verdict(&rows)
+    // By load first: what is to be compared stands together.
+    let key = |cell: &result::Cell| (cell.active != cell.connections, cell.connections);
+    cells.sort_by_key(key);
+    let limit =
+        |model: &str, connections, why: String| Limit { model: model.to_owned(), connections, why };
+    Ok(Race {
+        c10k_version: env!("CARGO_PKG_VERSION").to_owned(),
+        machine: Machine::here(),
+        method: Method {
+            message_bytes: MESSAGE_BYTES,
+            pinned,
+            rounds: rounds as u32,
+            warmup_s: args.warmup.as_secs_f64(),
+            duration_s: duration(args).as_secs_f64(),
+            open_rate_per_s: (!args.quick).then_some(args.rate as f64),
+        },
+        cells,
+        limits: vec![
+            limit("blocking", 1, "one at a time: the others wait".to_owned()),
+            limit("select", select, format!("refused beyond {}", grouped(select as f64))),
+        ],
+        warnings,
+    })
 }
 
-/// Writes what was asked for.
-fn render(race: &result::Race, args: &Args) -> Result<(), Failure> {
-    if let Some(path) = &args.report {
-        report::write(path, &report::html(race))?;
-    }
-    if let Some(path) = &args.svg {
-        report::write(path, &report::svg(race))?;
-    }
-    Ok(())
-}
-
-/// What is to be run, in the order of the table.
-fn cells(args: &Args, counts: &[u64], pinned: bool) -> Vec<Cell> {
-    let (warmup, duration) = (args.warmup, args.duration);
-    let cell = |runner, connections, active| Cell {
-        runner,
-        connections,
-        active,
-        warmup,
-        duration,
-        pinned,
+/// The counts of connections that the limits allow, and a warning of what they do not.
+fn counts(args: &Args, warnings: &mut Vec<String>) -> Result<Vec<u64>, Failure> {
+    let wanted: &[u64] = match &args.connections[..] {
+        [] if args.quick => &[100, 10_000],
+        [] if args.full => &[100, 300, 1_000, 3_000, 10_000, 18_000],
+        [] => &[100, 1_000, 10_000],
+        wanted => wanted,
     };
-    let mut cells = vec![cell(BLOCKING, 1, 1), cell(BLOCKING, counts[0], counts[0])];
-    for idle in [false, true] {
-        for &connections in counts {
-            let active = if idle { args.active.min(connections) } else { connections };
-            cells.extend(RUNNERS.map(|runner| cell(runner, connections, active)));
-        }
-    }
-    cells
-}
-
-fn verdict(rows: &[Row]) -> Result<(), Failure> {
-    let ran = || {
-        rows.iter().filter_map(|row| match row {
-            Row::Ran(outcome) => Some(outcome),
-            Row::Beyond { .. } => None,
-        })
-    };
-    let failed = ran().filter(|outcome| outcome.load.verdict().is_err()).count();
-    match (failed, ran().count()) {
-        (_, 0) => Err(Failure::Cannot("no server could be raced".to_owned())),
-        (0, _) => Ok(()),
-        (failed, _) => Err(Failure::Found(format!("{failed} runs had failures"))),
-    }
-}
-
-/// The counts of connections that the limits allow, and a note of what they do not.
-fn possible(wanted: &[u64], notes: &mut Vec<String>) -> Result<Vec<u64>, Failure> {
     let limit = c10k::sys::raise_fd_limit()?;
     let most = limit.saturating_sub(FDS_BESIDES);
     let mut counts: Vec<u64> = Vec::new();
     for &count in wanted {
         if count > most {
-            notes.push(format!(
+            warnings.push(format!(
                 "{count} connections need more descriptors than the limit of {limit} (ulimit -Hn) \
                  allows: ran {most}"
             ));
@@ -221,49 +206,102 @@ fn possible(wanted: &[u64], notes: &mut Vec<String>) -> Result<Vec<u64>, Failure
     Ok(counts)
 }
 
-/// What a reader should know before believing the row.
-fn doubts(outcome: &Outcome) -> Vec<String> {
-    let Outcome { model, load, .. } = outcome;
-    let row = format!("{model} with {} connections, {} active", load.connections, load.active);
-    let mut doubts = Vec::new();
-    if let Err(Failure::Found(what)) = load.verdict() {
-        doubts.push(format!("{row}: {what}"));
+fn duration(args: &Args) -> Duration {
+    let usual = if args.full { Duration::from_secs(2) } else { Duration::from_millis(500) };
+    args.duration.unwrap_or(usual)
+}
+
+/// What each round runs. A model takes part as far as it can.
+fn setups(args: &Args, counts: &[u64], select: u64, pinned: bool) -> Vec<Setup> {
+    let trial = |active, rate_per_s| Trial {
+        active,
+        rate_per_s,
+        warmup: args.warmup,
+        duration: duration(args),
+    };
+    let setup = |model, connections: u64| {
+        let mut active = vec![connections];
+        if args.active < connections {
+            active.push(args.active);
+        }
+        let mut trials: Vec<Trial> = active.iter().map(|&active| trial(active, None)).collect();
+        if !args.quick {
+            trials.extend(active.iter().map(|&active| trial(active, Some(args.rate as f64))));
+        }
+        Setup { model, connections, pinned, trials }
+    };
+    let has_room = |model: &Model, connections| model.name != "select" || connections <= select;
+    let mut setups = vec![Setup { trials: vec![trial(1, None)], ..setup(BLOCKING, 1) }];
+    for &connections in counts {
+        let models = MODELS.into_iter().filter(|model| has_room(model, connections));
+        setups.extend(models.map(|model| setup(model, connections)));
     }
-    if outcome.listen_overflows > 0 {
-        doubts.push(format!(
-            "{row}: the accept queue overflowed {} times: see net.core.somaxconn",
-            outcome.listen_overflows
-        ));
-    }
-    if let Some(server_cpu) = load.server_cpu_us_per_request {
-        let busy = server_cpu * load.requests_per_s / 1e6;
-        if busy < 0.9 && load.load_cpu_us_per_request * load.requests_per_s / 1e6 > 0.95 {
-            doubts.push(format!(
-                "{row}: the load generator was the limit (the server was busy {:.0}% of the time): \
-                 compare CPU us/req, not req/s",
-                busy * 100.0
-            ));
+    setups
+}
+
+/// Runs all setups in turn, so often: what the machine does meanwhile falls on all of them.
+fn run_all(
+    setups: Vec<Setup>,
+    rounds: u64,
+    warnings: &mut Vec<String>,
+) -> Vec<(Setup, Vec<Outcome>)> {
+    let bar = progress(setups.len() as u64 * rounds);
+    let mut outcomes: Vec<_> = setups.into_iter().map(|setup| (setup, Vec::new())).collect();
+    for round in 1..=rounds {
+        for (setup, outcomes) in &mut outcomes {
+            let (name, connections) = (setup.model.name, setup.connections);
+            bar.set_message(format!("round {round}: {name}, {connections} connections"));
+            match runner::run(setup) {
+                Ok(outcome) => outcomes.push(outcome),
+                Err(error) => warnings.push(format!("{name} with {connections}: {error}")),
+            }
+            bar.inc(1);
         }
     }
-    doubts.extend(outcome.warnings.last().map(|warning| format!("{row}: the server: {warning}")));
-    doubts
+    bar.finish_and_clear();
+    outcomes
+}
+
+/// The tables, how they came about, and what to think of them.
+fn text(race: &Race) -> String {
+    let mut text = table::tables(race);
+    text.push('\n');
+    for limit in &race.limits {
+        text.push_str(&format!("{}: {}\n", limit.model, limit.why));
+    }
+    text.push_str(&format!("\n{}\n", method(race)));
+    if !race.warnings.is_empty() {
+        text.push_str("\nWarnings\n");
+        for warning in &race.warnings {
+            text.push_str(&format!("- {warning}\n"));
+        }
+    }
+    text
 }
 
 /// How it was measured, in a few lines.
-fn method(pinned: bool) -> String {
-    let place = if pinned { "server on CPU 0, load on CPU 1" } else { "server and load together" };
+fn method(race: &Race) -> String {
+    let Method { message_bytes, rounds, duration_s, .. } = race.method;
+    let place = match race.method.pinned {
+        true => "server on CPU 0, load on CPU 1",
+        false => "server and load together",
+    };
     format!(
-        "64-byte echo over loopback, one request under way on each active connection, every \
-         reply checked; {place}.\nLatency is that of a closed loop: connections divided by rate, \
-         and the tail that scheduling adds.\nMemory is what an idle connection adds in the \
-         server: anonymous resident, and kernel stacks, page\ntables and objects (the load \
-         generator's half taken off). Tasks are threads and processes.\nepoll x2 is two workers, \
+        "{message_bytes}-byte echo over loopback, every reply checked; {place}; medians of {rounds} \
+         rounds of {duration_s} s,\nall in turn, and how far the furthest round was from them (+-).\n\
+         Closed loop: one request under way on each active connection, and the next when it is\n\
+         answered; latency is then connections divided by rate, and the tail that scheduling adds.\n\
+         Open loop: requests are due at a fixed rate whatever the server does; latency is from when\n\
+         they were due.\n\
+         Memory is what an idle connection adds in the server: anonymous resident, and kernel stacks,\n\
+         page tables and objects (the load generator's half taken off). Switches: how often a task\n\
+         of the server was put on a CPU. Tasks are threads and processes. epoll x2 is two workers,\n\
          here on one CPU: what they are for is more CPUs, and more descriptors."
     )
 }
 
 /// On standard error, and only if that is a terminal.
-fn progress(cells: usize) -> ProgressBar {
+fn progress(setups: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:24} {pos}/{len}  {elapsed}  {msg}");
-    ProgressBar::new(cells as u64).with_style(style.expect("the template is right"))
+    ProgressBar::new(setups).with_style(style.expect("the template is right"))
 }

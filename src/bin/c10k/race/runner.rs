@@ -1,4 +1,4 @@
-//! One cell of the race: a server and a load generator, each a process of its own.
+//! One server, and for each trial a load generator, all of them processes of their own.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -8,61 +8,61 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde::Serialize;
 
 use crate::child;
 use crate::load::Report;
 use crate::proc::{self, Memory};
 
-/// A way to serve, as a row of the race.
+/// A way to serve.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Runner {
+pub(crate) struct Model {
     pub(crate) name: &'static str,
     /// How `serve` is told.
     pub(crate) args: &'static [&'static str],
 }
 
-/// What to run.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Cell {
-    pub(crate) runner: Runner,
+/// A server with so many connections, on which trials are run.
+#[derive(Debug, Clone)]
+pub(crate) struct Setup {
+    pub(crate) model: Model,
     pub(crate) connections: u64,
-    pub(crate) active: u64,
-    pub(crate) warmup: Duration,
-    pub(crate) duration: Duration,
     /// The server runs on the first CPU and the load on the second.
     pub(crate) pinned: bool,
+    pub(crate) trials: Vec<Trial>,
 }
 
-/// What came of it.
-#[derive(Debug, Clone, Serialize)]
+/// What its connections are to do.
+#[derive(Debug, Clone)]
+pub(crate) struct Trial {
+    /// How many of them send.
+    pub(crate) active: u64,
+    /// Requests per second of all together; `None` for one at a time on each.
+    pub(crate) rate_per_s: Option<f64>,
+    pub(crate) warmup: Duration,
+    pub(crate) duration: Duration,
+}
+
+/// What came of one round of a setup.
+#[derive(Debug)]
 pub(crate) struct Outcome {
-    pub(crate) model: &'static str,
-    /// Per connection, while all are idle.
-    pub(crate) resident_bytes: Option<f64>,
-    /// Of the kernel's stacks and page tables, per connection.
-    pub(crate) kernel_stack_bytes: Option<f64>,
-    /// Of the kernel's objects, per connection, for both of its ends.
-    pub(crate) slab_bytes_both_ends: Option<f64>,
-    /// Threads and processes.
+    /// What all connections together added while they were idle. The kernel's part is that of both
+    /// ends.
+    pub(crate) idle: Memory,
+    /// Threads and processes of the server.
     pub(crate) tasks: u64,
     pub(crate) listen_overflows: u64,
-    pub(crate) load: Report,
-    /// The server's last word.
-    pub(crate) summary: String,
+    /// In the order of the trials.
+    pub(crate) measured: Vec<Report>,
     /// Warnings that the server logged.
     pub(crate) warnings: Vec<String>,
 }
-
-/// Fewer connections than this are too few to tell their memory from the noise of the machine.
-const CONNECTIONS_MEASURABLE: u64 = 5_000;
 
 /// Waits until the kernel has given back what the last run took, which it does in its own time;
 /// for a second at most.
 fn settle() {
     let mut slab = Memory::now(0).slab;
-    for _ in 0..10 {
-        thread::sleep(Duration::from_millis(100));
+    for _ in 0..20 {
+        thread::sleep(Duration::from_millis(50));
         let now = Memory::now(0).slab;
         if now >= slab {
             return;
@@ -71,39 +71,31 @@ fn settle() {
     }
 }
 
-pub(crate) fn run(cell: Cell) -> io::Result<Outcome> {
+pub(crate) fn run(setup: &Setup) -> io::Result<Outcome> {
     settle();
     let overflows = proc::listen_overflows();
-    let mut server = Server::start(cell.runner, cell.pinned)?;
-    let mut load = Load::start(cell, &server)?;
-
-    // Everything is connected, was answered once, and is idle: this is what a connection takes.
-    let idle = Memory::now(server.child.id()).since(server.memory_at_start);
-    let tasks = proc::tasks(server.child.id());
-    let report = load.go()?;
-    let (summary, warnings) = server.stop()?;
-
-    let per_connection = |bytes: i64| {
-        let enough = report.connected >= CONNECTIONS_MEASURABLE;
-        enough.then(|| bytes as f64 / report.connected as f64)
-    };
-    Ok(Outcome {
-        model: cell.runner.name,
-        resident_bytes: per_connection(idle.resident),
-        kernel_stack_bytes: per_connection(idle.stacks_and_tables),
-        slab_bytes_both_ends: per_connection(idle.slab),
-        tasks,
-        listen_overflows: proc::listen_overflows() - overflows,
-        load: report,
-        summary,
-        warnings,
-    })
+    let mut server = Server::start(setup.model, setup.pinned)?;
+    let pid = server.child.id();
+    let mut idle = None;
+    let mut measured = Vec::new();
+    for trial in &setup.trials {
+        let mut load = Load::start(setup, trial, &server)?;
+        // Everything is connected, was answered once, and is idle: this is what a connection takes.
+        idle.get_or_insert_with(|| {
+            (Memory::now(pid).since(server.memory_at_start), proc::tasks(pid))
+        });
+        measured.push(load.go()?);
+    }
+    let (idle, tasks) = idle.expect("a trial at least");
+    let (_, warnings) = server.stop()?;
+    let listen_overflows = proc::listen_overflows() - overflows;
+    Ok(Outcome { idle, tasks, listen_overflows, measured, warnings })
 }
 
 /// How many connections a server that refuses some has room for: opens `probe` of them, and looks
 /// at its summary.
-pub(crate) fn room(runner: Runner, pinned: bool, probe: u64) -> io::Result<u64> {
-    let mut server = Server::start(runner, pinned)?;
+pub(crate) fn room(model: Model, pinned: bool, probe: u64) -> io::Result<u64> {
+    let mut server = Server::start(model, pinned)?;
     let clients = (0..probe).map(|_| TcpStream::connect(&server.addr));
     let clients = clients.collect::<io::Result<Vec<_>>>()?;
     // What was not accepted yet is accepted before it stops, or refused.
@@ -124,10 +116,10 @@ struct Server {
 }
 
 impl Server {
-    fn start(runner: Runner, pinned: bool) -> io::Result<Server> {
+    fn start(model: Model, pinned: bool) -> io::Result<Server> {
         let mut child = child::c10k("serve", pinned.then_some(0))?
             .args(["--listen", "127.0.0.1:0", "--idle-timeout", "10m"])
-            .args(runner.args)
+            .args(model.args)
             .env("RUST_LOG", "warn")
             .stderr(Stdio::piped())
             .spawn()?;
@@ -167,16 +159,19 @@ struct Load {
 
 impl Load {
     /// Starts the load generator, and returns when all its connections are open.
-    fn start(cell: Cell, server: &Server) -> io::Result<Load> {
-        let mut child = child::c10k("load", cell.pinned.then_some(1))?
+    fn start(setup: &Setup, trial: &Trial, server: &Server) -> io::Result<Load> {
+        let mut command = child::c10k("load", setup.pinned.then_some(1))?;
+        command
             .args([&server.addr, "--json", "--wait", "--probe"])
-            .args(["--connections", &cell.connections.to_string()])
-            .args(["--active", &cell.active.to_string()])
-            .args(["--warmup", &format!("{}ms", cell.warmup.as_millis())])
-            .args(["--duration", &format!("{}ms", cell.duration.as_millis())])
-            .args(["--server-pid", &server.child.id().to_string()])
-            .stderr(Stdio::null())
-            .spawn()?;
+            .args(["--connections", &setup.connections.to_string()])
+            .args(["--active", &trial.active.to_string()])
+            .args(["--warmup", &format!("{}ms", trial.warmup.as_millis())])
+            .args(["--duration", &format!("{}ms", trial.duration.as_millis())])
+            .args(["--server-pid", &server.child.id().to_string()]);
+        if let Some(rate) = trial.rate_per_s {
+            command.args(["--rate", &format!("{rate:.0}")]);
+        }
+        let mut child = command.stderr(Stdio::null()).spawn()?;
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         child::expect_line(&mut stdout, "connected ")?;
         Ok(Load { child, stdout })

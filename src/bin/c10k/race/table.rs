@@ -1,50 +1,110 @@
 //! The race's result, for people.
 
-use super::Row;
-use super::runner::Outcome;
+use super::result::{Cell, Load, Race, Spread};
 use crate::load::micros;
 use crate::units::grouped;
 
-const HEAD: [&str; 11] = [
-    "model",
-    "conns",
-    "active",
-    "req/s",
-    "p50",
-    "p99",
-    "p99.9",
-    "CPU us/req",
-    "user B/conn",
-    "kernel B/conn",
-    "tasks",
-];
+/// A line of a table: its cells.
+pub(super) type Line = Vec<String>;
 
-/// The first column that a model can have no figure for.
-const FIGURES: usize = 3;
+/// The tables of a race: one for each kind of load.
+pub(super) fn tables(race: &Race) -> String {
+    let memory = race.cells.iter().any(|cell| cell.memory.is_some());
+    let mut text = table(race, |load| load == Load::Closed, closed_loop(memory));
+    let open = race.method.open_rate_per_s;
+    if let Some(rate) = open {
+        text.push_str(&format!("\nOpen loop, {} requests a second:\n\n", grouped(rate)));
+        text.push_str(&table(race, |load| load != Load::Closed, open_loop()));
+    }
+    text
+}
 
-/// A line for each row, the numbers aligned to the right.
-pub(super) fn table(rows: &[Row]) -> String {
-    let load_share = load_share(rows);
-    let mut lines = vec![HEAD.map(str::to_owned).to_vec()];
-    lines.extend(rows.iter().map(|row| line(row, load_share)));
-    // A reason takes the room of the figures that are not there.
-    let is_figure = |line: &[String]| line.len() == HEAD.len();
-    let width: Vec<usize> = (0..HEAD.len())
-        .map(|column| {
-            let of = |line: &Vec<String>| match column < FIGURES || is_figure(line) {
-                true => line[column].len(),
-                false => 0,
-            };
-            lines.iter().map(of).max().unwrap_or(0)
-        })
-        .collect();
+/// A column: its head, and what a cell has there.
+type Column = (&'static str, fn(&Cell) -> String);
+
+fn closed_loop(memory: bool) -> Vec<Column> {
+    let mut columns: Vec<Column> = vec![
+        ("req/s", |cell| grouped(cell.requests_per_s.median.round())),
+        ("+-", |cell| within(cell.requests_per_s)),
+        ("p50", |cell| micros(cell.latency_us.p50)),
+        ("p99", |cell| micros(cell.latency_us.p99)),
+        ("p99.9", |cell| micros(cell.latency_us.p99_9)),
+        ("CPU us/req", cpu),
+        ("switches/req", switches),
+    ];
+    if memory {
+        columns.push(("user B/conn", |cell| bytes(cell.memory.map(|memory| memory.user_bytes))));
+        columns.push(("kernel B/conn", |cell| {
+            bytes(cell.memory.map(|memory| memory.total_bytes() - memory.user_bytes))
+        }));
+    }
+    columns.push(("tasks", |cell| grouped(cell.tasks as f64)));
+    columns
+}
+
+fn open_loop() -> Vec<Column> {
+    vec![
+        ("req/s", |cell| grouped(cell.requests_per_s.median.round())),
+        ("p50", |cell| micros(cell.latency_us.p50)),
+        ("p99", |cell| micros(cell.latency_us.p99)),
+        ("p99.9", |cell| micros(cell.latency_us.p99_9)),
+        ("max", |cell| micros(cell.latency_us.max)),
+        ("CPU us/req", cpu),
+        ("switches/req", switches),
+    ]
+}
+
+fn cpu(cell: &Cell) -> String {
+    cell.server_cpu_us_per_request.map_or("-".to_owned(), |cpu| format!("{:.2}", cpu.median))
+}
+
+fn switches(cell: &Cell) -> String {
+    cell.context_switches_per_request.map_or("-".to_owned(), |n| format!("{n:.2}"))
+}
+
+fn bytes(bytes: Option<f64>) -> String {
+    bytes.map_or("-".to_owned(), |bytes| grouped(bytes.round()))
+}
+
+/// How far the rounds are from their median, at most.
+fn within(spread: Spread) -> String {
+    let Spread { median, min, max } = spread;
+    let furthest = (max - median).max(median - min);
+    format!("{:.0}%", if median > 0.0 { furthest / median * 100.0 } else { 0.0 })
+}
+
+fn table(race: &Race, is_of: fn(Load) -> bool, columns: Vec<Column>) -> String {
+    let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Line>();
+    let mut lines = vec![words(&["model", "conns", "active"])];
+    lines[0].extend(columns.iter().map(|(head, _)| (*head).to_owned()));
+    let mut last = None;
+    for cell in race.cells.iter().filter(|cell| is_of(cell.load)) {
+        let now = (cell.connections, cell.active);
+        if last.replace(now).is_some_and(|last| last != now) {
+            lines.push(Line::new());
+        }
+        let mut line = words(&[&cell.model]);
+        line.extend([cell.connections, cell.active].map(|count| grouped(count as f64)));
+        line.extend(columns.iter().map(|(_, figure)| figure(cell)));
+        lines.push(line);
+    }
+    aligned(&lines)
+}
+
+/// Names to the left, and figures to the right.
+pub(super) fn aligned(lines: &[Line]) -> String {
+    let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        lines.iter().filter_map(|line: &Line| Some(line.get(column)?.len())).max().unwrap_or(0)
+    };
+    let width: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
-    for cells in &lines {
-        let mut line = format!("{:<1$}", cells[0], width[0]);
-        for (column, (cell, &width)) in cells.iter().zip(&width).enumerate().skip(1) {
-            match column == FIGURES && !is_figure(cells) {
-                true => line.push_str(&format!("  {cell}")),
-                false => line.push_str(&format!("  {cell:>width$}")),
+    for cells in lines {
+        let mut line = String::new();
+        for (at, cell) in cells.iter().enumerate() {
+            match at {
+                0 => line.push_str(&format!("{cell:<0$}", width[0])),
+                _ => line.push_str(&format!("  {cell:>0$}", width[at])),
             }
         }
         text.push_str(line.trim_end());
@@ -53,49 +113,20 @@ pub(super) fn table(rows: &[Row]) -> String {
     text
 }
 
-/// The kernel's objects for one connection exist at both ends, and here both ends are on one
-/// machine. Under epoll the two are alike (a socket, a file, an epoll entry), so half of the sum
-/// is the load generator's. Under any model it is the same, and what is left is the server's.
-fn load_share(rows: &[Row]) -> Option<f64> {
-    let epoll = rows.iter().filter_map(|row| match row {
-        Row::Ran(outcome) if outcome.model == "epoll" => Some(outcome),
-        _ => None,
-    });
-    epoll
-        .max_by_key(|outcome| outcome.load.connected)
-        .and_then(|outcome| outcome.slab_bytes_both_ends)
-        .map(|both| both / 2.0)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn line(row: &Row, load_share: Option<f64>) -> Vec<String> {
-    let count = |count: u64| grouped(count as f64);
-    match row {
-        Row::Ran(outcome) => figures(outcome, load_share).to_vec(),
-        Row::Beyond { model, connections, active, why, .. } => {
-            vec![(*model).to_owned(), count(*connections), count(*active), why.clone()]
-        }
+    #[test]
+    fn a_spread_is_the_furthest_from_the_median() {
+        assert_eq!(within(Spread { median: 100.0, min: 80.0, max: 110.0 }), "20%");
+        assert_eq!(within(Spread { median: 0.0, min: 0.0, max: 0.0 }), "0%");
     }
-}
 
-fn figures(outcome: &Outcome, load_share: Option<f64>) -> [String; HEAD.len()] {
-    let load = &outcome.load;
-    let kernel = match (outcome.kernel_stack_bytes, outcome.slab_bytes_both_ends, load_share) {
-        (Some(stacks), Some(slab), Some(load_share)) => Some(stacks + slab - load_share),
-        _ => None,
-    };
-    let bytes = |bytes: Option<f64>| bytes.map_or("-".to_owned(), |bytes| grouped(bytes.round()));
-    let cpu = load.server_cpu_us_per_request;
-    [
-        outcome.model.to_owned(),
-        grouped(load.connected as f64),
-        grouped(load.active as f64),
-        grouped(load.requests_per_s.round()),
-        micros(load.latency_us.p50),
-        micros(load.latency_us.p99),
-        micros(load.latency_us.p99_9),
-        cpu.map_or("-".to_owned(), |cpu| format!("{cpu:.2}")),
-        bytes(outcome.resident_bytes),
-        bytes(kernel),
-        grouped(outcome.tasks as f64),
-    ]
+    #[test]
+    fn figures_are_aligned() {
+        let lines = [vec!["a", "10"], vec!["bcd", "5"]];
+        let lines = lines.map(|line| line.into_iter().map(str::to_owned).collect::<Line>());
+        assert_eq!(aligned(&lines), "a    10\nbcd   5\n");
+    }
 }
