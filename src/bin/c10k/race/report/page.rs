@@ -199,8 +199,9 @@ fn method(race: &Race) -> String {
              connection.{open} {place} Each load ran for {} s after {} s of warm-up, {rounds}.",
             method.message_bytes, method.duration_s, method.warmup_s
         ),
-        "Two models are called level if their rounds overlap or their medians differ by less than \
-         5%. Memory is what an idle connection adds in the server: resident memory of its own, and the \
+        "Two models are called level if their medians differ by less than 5%; if they differ by \
+         more, but the rounds of one overlap with those of the other, the difference is not clear. \
+         Memory is what an idle connection adds in the server: resident memory of its own, and the \
          kernel's objects, stacks and page tables for it. Tasks are threads and processes."
             .to_owned(),
     ];
