@@ -22,8 +22,10 @@ impl Axis {
         let tick = |count: &u64| (decades(*count), grouped(*count as f64));
         let ticks: Vec<_> = counts.iter().map(tick).collect();
         let (first, last) = (ticks[0].0, ticks[ticks.len() - 1].0);
-        let margin = if first == last { 0.5 } else { (last - first) * 0.04 };
-        Axis { range: first - margin..last + margin, ticks, name: "connections" }
+        // One count alone has its place at the right, beside the names.
+        let width = if first == last { 1.0 } else { last - first };
+        let before = if first == last { width } else { width * 0.04 };
+        Axis { range: first - before..last + width * 0.04, ticks, name: "connections" }
     }
 
     /// From zero, since a bar or a rate that does not start there deceives.
@@ -60,10 +62,12 @@ impl Axis {
 
     /// So that each further nine takes as much room as the one before.
     pub(super) fn percentile(most: f64) -> Axis {
-        let ticks = [(0.5, "50%"), (0.9, "90%"), (0.99, "99%"), (0.999, "99.9%")];
-        let ticks = ticks.map(|(quantile, label)| (nines(quantile), label.to_owned()));
         let range = 0.0..most.max(nines(0.999)) + 0.1;
-        Axis { range, ticks: ticks.to_vec(), name: "of the requests" }
+        let ticks =
+            [(0.5, "50%"), (0.9, "90%"), (0.99, "99%"), (0.999, "99.9%"), (0.9999, "99.99%")];
+        let ticks = ticks.map(|(quantile, label)| (nines(quantile), label.to_owned()));
+        let ticks = ticks.into_iter().filter(|tick| range.contains(&tick.0)).collect();
+        Axis { range, ticks, name: "of the requests" }
     }
 }
 
@@ -169,8 +173,16 @@ mod tests {
     }
 
     #[test]
-    fn one_count_of_connections_has_room_around_it() {
+    fn percentiles_reach_as_far_as_they_were_measured() {
+        let most = |quantile| Axis::percentile(nines(quantile));
+        assert_eq!(labels(&most(0.9)), ["50%", "90%", "99%", "99.9%"]);
+        assert_eq!(labels(&most(0.9999)), ["50%", "90%", "99%", "99.9%", "99.99%"]);
+    }
+
+    #[test]
+    fn one_count_of_connections_has_an_axis_too() {
         let axis = Axis::connections(&[100]);
-        assert_eq!((axis.range.clone(), labels(&axis)), (1.5..2.5, vec!["100"]));
+        assert_eq!(labels(&axis), ["100"]);
+        assert!(axis.range.start < decades(100) && axis.range.end > decades(100));
     }
 }

@@ -76,8 +76,11 @@ fn figures(race: &Race) -> [Figure; 5] {
     let rates = |picture: &Picture<'_>| draw(|area| chart::rates(area, race, picture));
     let cpu = |picture: &Picture<'_>| draw(|area| chart::cpu(area, race, picture));
     let one = |svg| vec![(String::new(), svg)];
-    let count = |picture: &Picture<'_>| picture.cells.first().map_or(0, |cell| cell.connections);
-    let of = |picture: &Picture<'_>| grouped(count(picture) as f64);
+    let count =
+        |picture: &Picture<'_>| picture.cells.first().map(|cell| grouped(cell.connections as f64));
+    let of_latency = count(&tail)
+        .map_or(String::new(), |count| format!(": {count} connections, {}", tail.activity()));
+    let of_memory = count(&memory).map_or(String::new(), |count| format!(", among {count}"));
     [
         Figure {
             id: "throughput",
@@ -95,14 +98,14 @@ fn figures(race: &Race) -> [Figure; 5] {
         },
         Figure {
             id: "latency",
-            title: format!("Latency by percentile: {} connections, {}", of(&tail), tail.activity()),
+            title: format!("Latency by percentile{of_latency}"),
             charts: one(draw(|area| chart::latencies(area, &tail))),
             notes: latency_note(&tail),
             reading: reading::latency(race),
         },
         Figure {
             id: "memory",
-            title: format!("Memory of an idle connection, among {}", of(&memory)),
+            title: format!("Memory of an idle connection{of_memory}"),
             charts: one(draw(|area| chart::memory(area, &memory))),
             notes: Vec::new(),
             reading: reading::memory(race),
@@ -269,7 +272,7 @@ fn table(race: &Race) -> String {
         ));
     }
     format!(
-        "<div class=\"scroll\" tabindex=\"0\">\n<table>\n<thead><tr>{head}</tr></thead>\n\
+        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"The figures\">\n<table>\n<thead><tr>{head}</tr></thead>\n\
          <tbody>\n{rows}</tbody>\n</table>\n</div>\n"
     )
 }

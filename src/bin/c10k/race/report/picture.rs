@@ -34,16 +34,15 @@ impl<'a> Picture<'a> {
     /// the most connections that two models can be compared at.
     pub(super) fn tail(race: &'a Race) -> Picture<'a> {
         let open = shown(race, |cell| cell.load != Load::Closed);
-        let Some(open_most) = open.iter().max_by_key(|cell| cell.connections) else {
+        let alike = |a: &Cell, b: &Cell| {
+            (a.connections, a.active, a.load) == (b.connections, b.active, b.load)
+        };
+        let shared = |cell: &Cell| open.iter().filter(|other| alike(cell, other)).count() > 1;
+        let Some(shown) = open.iter().max_by_key(|cell| (shared(cell), cell.connections)) else {
             return Picture::busy(race).at_most_connections();
         };
-        let same = |cell: &&&Cell| {
-            (cell.connections, cell.active, cell.load)
-                == (open_most.connections, open_most.active, open_most.load)
-        };
-        let cells: Vec<_> = open.iter().filter(same).copied().collect();
-        let active = (!is_busy(open_most)).then_some(open_most.active);
-        Picture { cells, active }
+        let cells = open.iter().filter(|cell| alike(cell, shown)).copied().collect();
+        Picture { cells, active: (!is_busy(shown)).then_some(shown.active) }
     }
 
     /// The cells whose memory was measured, with the most connections.
@@ -130,4 +129,49 @@ fn shown(race: &Race, wanted: impl Fn(&Cell) -> bool) -> Vec<&Cell> {
 /// A model's place in a table; one that is not in the list comes last.
 fn place(model: &str) -> usize {
     MODELS.iter().position(|known| *known == model).unwrap_or(MODELS.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::race::report::sample::{self, cell};
+
+    fn models(picture: &Picture<'_>) -> Vec<String> {
+        picture.models().into_iter().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_picture_has_the_models_in_order_and_never_blocking() {
+        let race = sample::race();
+        assert_eq!(models(&Picture::busy(&race)), ["threads", "select", "poll", "epoll"]);
+        assert_eq!(models(&Picture::idle(&race)), ["threads", "poll", "epoll"]);
+        assert_eq!(Picture::busy(&race).counts(), [100, 1_000, 10_000]);
+        assert_eq!(Picture::idle(&race).activity(), "50 active");
+    }
+
+    #[test]
+    fn tails_are_compared_at_a_load_that_models_share() {
+        let mut race = sample::race();
+        race.cells.clear();
+        for (model, connections, rate) in
+            [("epoll", 100, 5e3), ("poll", 100, 5e3), ("epoll", 100, 9e3), ("epoll", 1_000, 5e3)]
+        {
+            let mut open = cell(model, connections, connections, rate);
+            open.load = Load::Open { rate_per_s: rate };
+            race.cells.push(open);
+        }
+        let tail = Picture::tail(&race);
+        assert_eq!((models(&tail).len(), tail.counts(), tail.cells.len()), (2, vec![100], 2));
+    }
+
+    #[test]
+    fn a_model_has_a_limit_in_a_picture_only_if_its_line_stops_there() {
+        let race = sample::race();
+        let busy = Picture::busy(&race);
+        assert!(limit_of(&race, &busy, "select").is_some());
+        assert!(limit_of(&race, &busy, "epoll").is_none());
+        // It was not measured there at all, or all others stop with it.
+        assert!(limit_of(&race, &busy, "blocking").is_none());
+        assert!(limit_of(&race, &busy.at(1_000), "select").is_none());
+    }
 }
