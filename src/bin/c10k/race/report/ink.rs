@@ -31,10 +31,10 @@ const INKS: [Ink; 17] = [
     ink("epoll", "#0067b1", "#58a6ff"),
     ink("epoll-x2", "#3aa5dd", "#a5d6ff"),
     ink("other", "#1f2328", "#e6edf3"),
-    ink("user", "#2f3e5c", "#e3e9f5"),
-    ink("objects", "#6379a8", "#a3b4d9"),
-    ink("stacks", "#9dafd3", "#667aa8"),
-    ink("tables", "#cfd9ec", "#42527a"),
+    ink("user", "#1f2d4a", "#e8edf8"),
+    ink("objects", "#4b628f", "#aebde0"),
+    ink("stacks", "#8296c2", "#7d92c6"),
+    ink("tables", "#b3c2e0", "#56699c"),
 ];
 
 /// An ink by its name.
