@@ -4,55 +4,92 @@
 
 mod common;
 
+use std::path::PathBuf;
+
 use common::server::c10k;
 use serde_json::Value;
 
-const QUICK: [&str; 5] = ["race", "--duration", "100ms", "--warmup", "10ms"];
+const BRIEF: [&str; 7] = ["race", "--rounds", "2", "--duration", "100ms", "--warmup", "10ms"];
 
 /// Those that can hold many, in the order of the table.
 const MODELS: [&str; 7] = ["processes", "threads", "spin", "select", "poll", "epoll", "epoll x2"];
 
 fn race(args: &[&str]) -> String {
-    let output = c10k(&[&QUICK[..], args].concat()).output().unwrap();
+    let output = c10k(&[&BRIEF[..], args].concat()).output().unwrap();
     let stdout = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
     stdout
 }
 
+fn scratch(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("race-{}-{name}", std::process::id()))
+}
+
+/// What one race has, and what is made of it.
 #[test]
-fn there_is_a_row_for_each_model_and_load() {
-    let table = race(&["--connections", "60", "--active", "5"]);
-    // Columns are two spaces apart at least, and words of a cell one.
-    let rows: Vec<Vec<&str>> = table
-        .lines()
-        .take_while(|line| !line.is_empty())
-        .map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect())
-        .collect();
-    let heads: Vec<_> = rows[1..].iter().map(|row| row[..3].join(" ")).collect();
+fn there_is_a_cell_for_each_model_and_load() {
+    let args = ["--quick", "--connections", "60", "--active", "5", "--json"];
+    let json = race(&args);
+    let result: Value = serde_json::from_str(&json).expect("one object");
+    let cells = result["cells"].as_array().unwrap();
+    let name = |cell: &Value| {
+        let figures = [&cell["connections"], &cell["active"]];
+        format!("{} {} {}", cell["model"].as_str().unwrap(), figures[0], figures[1])
+    };
     let many = ["60 60", "60 5"].map(|load| MODELS.map(|model| format!("{model} {load}")));
-    let want = [&["blocking 1 1".to_owned(), "blocking 60 60".to_owned()][..], &many.concat()];
-    assert_eq!(heads, want.concat());
-    assert_eq!(rows[2][3..], ["one at a time: the others wait"]);
+    let want = [&["blocking 1 1".to_owned()][..], &many.concat()].concat();
+    assert_eq!(cells.iter().map(name).collect::<Vec<_>>(), want);
     // Processes and threads: one for each connection, and one that accepts.
-    let tasks: Vec<_> = rows[3..].iter().map(|row| *row.last().unwrap()).collect();
-    assert_eq!(tasks, ["61", "61", "1", "1", "1", "1", "3"].repeat(2));
+    let tasks: Vec<_> = cells[1..].iter().map(|cell| cell["tasks"].as_u64().unwrap()).collect();
+    assert_eq!(tasks, [61, 61, 1, 1, 1, 1, 3].repeat(2));
+    for cell in cells {
+        assert_eq!((&cell["rounds"], &cell["failures"]), (&2.into(), &0.into()), "{cell:#}");
+        for figure in ["server_cpu_us_per_request", "context_switches_per_request"] {
+            assert!(!cell[figure].is_null(), "{figure}: {cell:#}");
+        }
+    }
+    // 1,024 descriptors, less those that are not connections.
+    let select = result["limits"].as_array().unwrap().iter().find(|l| l["model"] == "select");
+    let limit = select.unwrap()["connections"].as_u64().unwrap();
+    assert!((900..1_024).contains(&limit), "{limit}");
+
+    let saved = scratch("saved.json");
+    std::fs::write(&saved, &json).unwrap();
+    let saved = saved.to_str().unwrap();
+    // A race beside itself differs in nothing, and a line of the table is a line of it.
+    let output = c10k(&["race", "--from", saved, "--baseline", saved]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (table, compared) = text.split_once("Beside the baseline:").expect("both");
+    let rows = |text: &str| text.lines().filter(|line| line.starts_with("epoll x2 ")).count();
+    assert_eq!((rows(table), rows(compared)), (2, 2), "{text}");
+    let line = compared.lines().find(|line| line.starts_with("poll ")).unwrap();
+    let ratios: Vec<_> = line.split_whitespace().skip(4).collect();
+    assert_eq!(ratios, ["1.00"; 3], "{line}");
+    std::fs::remove_file(saved).unwrap();
 }
 
 #[test]
-fn the_limit_of_select_is_a_result() {
-    let lines = race(&["--connections", "1100", "--active", "20", "--json"]);
-    let rows: Vec<Value> =
-        lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    assert_eq!(rows.len(), 2 + 2 * MODELS.len());
-    let (beyond, ran): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row["why"].is_string());
-    for row in ran {
-        // On a busy machine none of them may fall into so short a time of measuring.
-        assert!(row["load"]["requests_total"].as_u64() > Some(0), "{row:#}");
-        assert!(row["load"]["server_cpu_us_per_request"].is_number(), "{row:#}");
+fn a_model_takes_part_within_its_limit() {
+    let table = race(&["--quick", "--connections", "1100", "--active", "20"]);
+    let rows = |model: &str| table.lines().filter(|line| line.starts_with(model)).count();
+    assert_eq!((rows("poll "), rows("select ")), (2, 0), "{table}");
+    assert!(table.contains("select: refused beyond "), "{table}");
+    assert!(table.contains("blocking: one at a time: the others wait"), "{table}");
+}
+
+#[test]
+fn files_that_are_not_there_or_no_race_are_told() {
+    let foreign = scratch("foreign.json");
+    std::fs::write(&foreign, "{}").unwrap();
+    let foreign = foreign.to_str().unwrap();
+    for (args, part) in [
+        (["race", "--from", "/nowhere/race.json"], "/nowhere/race.json: No such file"),
+        (["race", "--baseline", foreign], "not a race's JSON"),
+    ] {
+        let output = c10k(&args).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(part) && stderr.lines().count() == 1, "{stderr}");
     }
-    let models: Vec<_> = beyond.iter().map(|row| row["model"].as_str().unwrap()).collect();
-    assert_eq!(models, ["blocking", "select", "select"]);
-    // 1,024 descriptors, less those that are not connections.
-    let limit = beyond[1]["limit"].as_u64().unwrap();
-    assert!((900..1_024).contains(&limit), "{limit}");
+    std::fs::remove_file(foreign).unwrap();
 }

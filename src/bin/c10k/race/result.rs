@@ -91,8 +91,6 @@ impl Spread {
     /// # Panics
     ///
     /// Without any figure.
-    // The race that runs each cell in rounds is yet to come.
-    #[allow(dead_code)]
     pub(crate) fn of(figures: &mut [f64]) -> Spread {
         figures.sort_by(f64::total_cmp);
         let (min, max) = (figures[0], figures[figures.len() - 1]);
