@@ -96,6 +96,9 @@ const SELECT_PROBE: u64 = 1_200;
 /// Descriptors of a server or load generator that are not connections.
 const FDS_BESIDES: u64 = 32;
 
+/// Whether `load` can be told a rate.
+const OPEN_LOOP: bool = false;
+
 /// The size of a message: what `load` sends if it is not told otherwise.
 const MESSAGE_BYTES: u32 = 64;
 
@@ -170,7 +173,7 @@ fn race(args: &Args) -> Result<Race, Failure> {
             rounds: rounds as u32,
             warmup_s: args.warmup.as_secs_f64(),
             duration_s: duration(args).as_secs_f64(),
-            open_rate_per_s: (!args.quick).then_some(args.rate as f64),
+            open_rate_per_s: open_rate(args),
         },
         cells,
         limits: vec![
@@ -211,6 +214,12 @@ fn duration(args: &Args) -> Duration {
     args.duration.unwrap_or(usual)
 }
 
+/// The rate of the open loops, if there are any.
+fn open_rate(args: &Args) -> Option<f64> {
+    // `load` has no open loop yet.
+    (!args.quick && OPEN_LOOP).then_some(args.rate as f64)
+}
+
 /// What each round runs. A model takes part as far as it can.
 fn setups(args: &Args, counts: &[u64], select: u64, pinned: bool) -> Vec<Setup> {
     let trial = |active, rate_per_s| Trial {
@@ -225,8 +234,8 @@ fn setups(args: &Args, counts: &[u64], select: u64, pinned: bool) -> Vec<Setup> 
             active.push(args.active);
         }
         let mut trials: Vec<Trial> = active.iter().map(|&active| trial(active, None)).collect();
-        if !args.quick {
-            trials.extend(active.iter().map(|&active| trial(active, Some(args.rate as f64))));
+        if let Some(rate) = open_rate(args) {
+            trials.extend(active.iter().map(|&active| trial(active, Some(rate))));
         }
         Setup { model, connections, pinned, trials }
     };
