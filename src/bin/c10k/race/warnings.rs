@@ -32,7 +32,11 @@ pub(super) fn doubts(setup: &Setup, outcomes: &[Outcome], cells: &[Cell]) -> Vec
     }
     doubts.extend(cells.iter().flat_map(|cell| of_cell(&name, cell)));
     let last = outcomes.iter().flat_map(|round| &round.warnings).next_back();
-    doubts.extend(last.map(|warning| format!("{name}: the server says: {warning}")));
+    doubts.extend(last.map(|warning| {
+        // Without the time and place that a line of the log begins with.
+        let said = warning.split_once("] ").map_or(warning.as_str(), |(_, said)| said);
+        format!("{name}: the server says: {said}")
+    }));
     doubts
 }
 
