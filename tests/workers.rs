@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
 use c10k::Server as LibraryServer;
@@ -15,6 +16,7 @@ use c10k::framing::Delimiter;
 use c10k::server::Model;
 use c10k::service::Echo;
 use common::client::{connect_unix, try_connect};
+use common::kernel::state;
 use common::{Candidate, EPOLL, Server, ask, ends, expect_eof, reset, scratch_path, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -338,6 +340,23 @@ fn ctrl_c_ends_all_of_them_well() {
     assert!(outcome.status.success(), "{}", outcome.stderr);
     assert_eq!(outcome.summary().requests, 2);
     assert_eq!(outcome.count("restarts"), 0);
+}
+
+/// Neither can hear that it is to end, nor that its parent has.
+#[test]
+fn a_second_signal_leaves_no_worker_either() {
+    let mut server = start(&["--workers", "2", "--drain", "1h"]);
+    let all = workers(server.pid());
+    let stopped = *all.first().unwrap();
+    signal(stopped, Signal::SIGSTOP);
+    wait_until("one to be stopped", || state(stopped) == Some('T'));
+    server.signal(Signal::SIGTERM);
+    wait_until("the other to end", || workers(server.pid()).len() == 1);
+    assert!(server.is_running(), "it waits for the one that is stopped");
+    server.signal(Signal::SIGINT);
+    wait_until("the workers to end", || !all.iter().any(|&pid| is_alive(pid)));
+    let outcome = server.wait();
+    assert_eq!(outcome.status.signal(), Some(libc::SIGINT), "{}", outcome.stderr);
 }
 
 #[test]

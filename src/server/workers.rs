@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, raise};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -69,6 +69,8 @@ struct Supervisor<F, M> {
     protocol: Arc<Protocol<F, M>>,
     config: Config,
     workers: Vec<Worker>,
+    /// A signal has told it to stop.
+    told: bool,
     /// When those that are left will be killed, once it is stopping.
     kill_at: Option<Instant>,
     /// Why it is stopping, unless it was told to.
@@ -92,6 +94,7 @@ where
         protocol,
         config,
         workers,
+        told: false,
         kill_at: None,
         failed: None,
     };
@@ -134,13 +137,27 @@ where
         while let Some(signals) = &self.signals
             && let Some(signal) = signals.read()?
         {
-            if signal != libc::SIGCHLD {
+            if signal == libc::SIGCHLD {
+                continue;
+            }
+            if mem::replace(&mut self.told, true) {
+                self.end_at_once(Signal::try_from(signal)?);
+            } else {
                 log::info!("received signal {signal}; a second one ends at once");
-                signals.unblock();
                 self.stop();
             }
         }
         Ok(())
+    }
+
+    /// Told a second time. The workers are killed first: one that is stopped, or busy in its
+    /// service, would not hear of its parent's end, and go on listening.
+    fn end_at_once(&self, signal: Signal) {
+        self.signal_all(Signal::SIGKILL);
+        self.signals.iter().for_each(Signals::unblock);
+        // As whoever started this process expects it to end. Fails for an invalid argument only.
+        let result = raise(signal);
+        debug_assert!(result.is_ok());
     }
 
     /// How long there is nothing to do but to wait for a signal.
