@@ -39,17 +39,20 @@ impl Signals {
     }
 
     /// In a child, which is not to read from its parent's descriptor, and receives other signals:
-    /// opens its own, for some of those that are blocked already, and unblocks the rest.
+    /// opens its own, for these, and unblocks the rest of its parent's.
     pub(crate) fn in_child(self, signals: &[Signal]) -> io::Result<Signals> {
         let set = SigSet::from_iter(signals.iter().copied());
         let fd = open(&set)?;
-        let keep = self.blocked.iter().filter(|&signal| set.contains(signal)).collect();
+        // The parent may have no use for them, and have left them unblocked.
+        let before = set.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        let ours = |signal| self.blocked.contains(signal) || !before.contains(signal);
+        let blocked = set.iter().filter(|&signal| ours(signal)).collect();
         let rest: SigSet = self.blocked.iter().filter(|&signal| !set.contains(signal)).collect();
         rest.thread_unblock()?;
         // One that came while it was blocked waits in this process, and comes through here.
         let mut parents = self;
         parents.blocked = SigSet::empty();
-        Ok(Signals { fd, blocked: keep })
+        Ok(Signals { fd, blocked })
     }
 
     /// The next signal that has come, as `signal(7)` numbers it, if any.
@@ -86,5 +89,24 @@ impl Drop for Signals {
     fn drop(&mut self) {
         let result = self.blocked.thread_unblock();
         debug_assert!(result.is_ok());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A parent that is stopped by a handle alone receives SIGCHLD only, and its workers SIGTERM
+    /// all the same.
+    #[test]
+    fn a_child_receives_what_its_parent_did_not() {
+        // The mask is of this thread, which does not fork: no other test sees it.
+        let parents = Signals::of(&[Signal::SIGCHLD]).unwrap();
+        let childs = parents.in_child(&[Signal::SIGTERM]).unwrap();
+        let mask = SigSet::thread_get_mask().unwrap();
+        assert!(mask.contains(Signal::SIGTERM), "it would end the child");
+        assert!(!mask.contains(Signal::SIGCHLD));
+        drop(childs);
+        assert!(!SigSet::thread_get_mask().unwrap().contains(Signal::SIGTERM));
     }
 }
