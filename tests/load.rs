@@ -470,7 +470,9 @@ fn what_cannot_start_says_why() {
         (&[&gone, "--source", "here"], "neither an address nor a network"),
         (&[&gone, "--source", "192.0.2.1"], "Cannot assign requested address"),
         (&[&gone, "--requests-each", "5G"], "not a count"),
-        (&[&gone, "--requests-each", "5000M"], "4,294,967,295 at most"),
+        (&[&gone, "--requests-each", "5000M"], "4,294,967,294 at most"),
+        // With its probe that would have been none at all.
+        (&[&gone, "--requests-each", "4294967295", "--probe"], "4,294,967,294 at most"),
         (&[&gone, "--requests-each", "5", "--requests", "5"], "cannot be used with"),
         (&[], "required"),
         (&[&gone, "--cpu", "9999"], "CPU 9999"),

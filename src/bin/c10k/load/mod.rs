@@ -108,6 +108,9 @@ pub(crate) struct Args {
 /// process may have.
 const WORKERS_MAX: u64 = 1_000;
 
+/// Requests of a connection are counted in 32 bits, with its probe.
+const REQUESTS_EACH_MAX: u64 = u32::MAX as u64 - 1;
+
 impl Args {
     fn plan(&self) -> Result<Plan, Failure> {
         let cannot = |why: &str| Err(Failure::Cannot(why.to_owned()));
@@ -117,10 +120,11 @@ impl Args {
         if self.workers > Some(WORKERS_MAX) {
             return cannot(&format!("--workers is {WORKERS_MAX} at most"));
         }
-        let requests_each = self.requests_each.map(u32::try_from).transpose();
-        let Ok(requests_each) = requests_each else {
-            return cannot("--requests-each is 4,294,967,295 at most");
-        };
+        // A probe is one more.
+        if self.requests_each > Some(REQUESTS_EACH_MAX) {
+            return cannot("--requests-each is 4,294,967,294 at most");
+        }
+        let requests_each = self.requests_each.map(|n| n as u32);
         let mut sources = Vec::new();
         for source in self.source.iter().flat_map(|sources| &sources.0) {
             if !sources.contains(source) {
