@@ -221,6 +221,7 @@ fn at_the_limit_on_tasks_a_newcomer_is_refused() {
         assert_eq!(outcome.count("refused_no_task"), 3);
         let summary = outcome.summary();
         assert_eq!((summary.connections, summary.refused, summary.errors), (4, 3, 0));
+        assert_eq!(summary.peak, ROOM as u64, "who was refused was never in");
         let limit = format!("RLIMIT_NPROC, {}", 1 + ROOM);
         assert!(outcome.stderr.contains(&limit), "{}", outcome.stderr);
     });

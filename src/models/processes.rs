@@ -89,7 +89,7 @@ where
         let parent = process::id();
         // Told to finish before it can hear that, the child would be killed by it. It unblocks this.
         let before = SigSet::from(Signal::SIGTERM).thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-        self.shared.counters.opened();
+        let open = self.shared.counters.opening();
         let forked = sys::fork(|| match self.serve(parent, &fd) {
             Ok(()) => 0,
             Err(error) => {
@@ -102,6 +102,7 @@ where
             self.shared.counters.refused_no_task.add(1);
             self.shared.counters.not_opened();
         })?;
+        self.shared.counters.raise_peak(open);
         self.children.insert(child);
         Ok(())
     }

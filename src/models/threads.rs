@@ -77,7 +77,7 @@ where
             (self.protocol.clone(), self.shared.clone(), self.sockets.clone());
         let idle_timeout = self.idle_timeout;
 
-        self.shared.counters.opened();
+        let open = self.shared.counters.opening();
         let spawned = thread::Builder::new().stack_size(self.stack_size).spawn(move || {
             let stopping = || shared.is_stopping();
             blocking::serve(fd.as_fd(), &protocol, &shared.counters, idle_timeout, stopping);
@@ -87,11 +87,13 @@ where
             shared.counters.closed();
             shared.wake();
         });
-        spawned.map(drop).inspect_err(|_| {
+        spawned.inspect_err(|_| {
             self.sockets.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
             self.shared.counters.refused_no_task.add(1);
             self.shared.counters.not_opened();
-        })
+        })?;
+        self.shared.counters.raise_peak(open);
+        Ok(())
     }
 
     fn ready(&mut self, _: &mut Loop<P>, _: Token, _: Readiness) {}

@@ -39,18 +39,26 @@ impl Tally {
     }
 
     pub(crate) fn opened(&self) {
+        self.raise_peak(self.opening());
+    }
+
+    /// One that another task will serve, which may count it as closed at any time: so it is
+    /// counted before there is one. Returns how many are open with it; see `raise_peak`.
+    pub(crate) fn opening(&self) -> u64 {
         self.accepted.add(1);
-        let open = match self.own {
-            0 => self.open.increment(),
-            _ => {
-                self.open.increment();
-                self.server().open.increment()
-            }
-        };
+        let open = self.open.increment();
+        match self.own {
+            0 => open,
+            _ => self.server().open.increment(),
+        }
+    }
+
+    /// As many were open at once.
+    pub(crate) fn raise_peak(&self, open: u64) {
         self.server().peak.raise_to(open);
     }
 
-    /// One that was counted as opened, which is when it must be, could not be served after all.
+    /// One that was counted as opening could not be served after all.
     pub(crate) fn not_opened(&self) {
         self.accepted.subtract(1);
         self.closed();
