@@ -126,7 +126,8 @@ impl<F, M> Builder<F, M> {
     ///
     /// They share the listeners, or have one each with [`reuse_port`](Builder::reuse_port).
     /// [`max_connections`](Builder::max_connections) is for each of them, and each takes at most
-    /// as many as it has descriptors for: one that is full leaves newcomers to the others.
+    /// as many as it has descriptors for: one that is full leaves newcomers to the others, where
+    /// they share a listener.
     #[must_use]
     pub fn workers(mut self, workers: usize) -> Self {
         self.config.workers = workers;
@@ -135,7 +136,8 @@ impl<F, M> Builder<F, M> {
 
     /// Sets `SO_REUSEPORT` (`socket(7)`): other servers of this user may listen on the same port,
     /// and each of the workers has a listener of its own, over which the kernel spreads newcomers
-    /// by a hash of their address. Default: false.
+    /// by a hash of their address, whether or not a worker is full: whoever falls to one that is
+    /// waits for it, also while others have room. Default: false.
     #[must_use]
     pub fn reuse_port(mut self, reuse: bool) -> Self {
         self.listen.reuse_port = reuse;

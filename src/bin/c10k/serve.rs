@@ -33,7 +33,8 @@ pub(crate) struct Args {
     /// Serve with N processes that share the listeners, watched over by this one (epoll)
     #[arg(long, value_name = "N", value_parser = units::some)]
     workers: Option<u64>,
-    /// Let other servers listen on the same port; each worker gets a listener of its own
+    /// Let other servers listen on the same port; each worker gets a listener of its own, whose
+    /// newcomers no other can take
     #[arg(long)]
     reuse_port: bool,
     /// What is served
