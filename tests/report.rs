@@ -9,8 +9,8 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use common::server::c10k;
 use common::comes_true;
+use common::server::c10k;
 
 /// Example figures, which say so themselves.
 const RACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/race.json");

@@ -1,8 +1,11 @@
 //! The `c10k` program: serves, asks, loads, and races the ways to serve against each other.
 
+mod bars;
 mod child;
 mod client;
+mod hdr;
 mod load;
+mod merge;
 mod million;
 mod proc;
 mod protocol;
@@ -30,6 +33,8 @@ enum Verb {
     Client(client::Args),
     /// Loads a server with many connections and checks every reply
     Load(load::Args),
+    /// Merges what several runs of load have logged into one summary
+    Merge(merge::Args),
     /// Runs every model under the same load and prints one table
     Race(race::Args),
     /// Holds a million connections on this machine, each of them answered
@@ -74,6 +79,7 @@ fn main() -> ExitCode {
         Verb::Serve(args) => serve::run(args),
         Verb::Client(args) => client::run(args),
         Verb::Load(args) => load::run(args),
+        Verb::Merge(args) => merge::run(args),
         Verb::Race(args) => race::run(args),
         Verb::Million(args) => million::run(args),
     };

@@ -17,7 +17,7 @@ use std::time::Duration;
 use self::limits::Limits;
 use self::plan::Plan;
 use self::progress::{Stage, Watcher};
-pub(crate) use self::report::{Report, micros};
+pub(crate) use self::report::{Latency, Report, micros};
 use self::source::Sources;
 use crate::Failure;
 use crate::protocol::Protocol;
