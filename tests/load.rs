@@ -10,6 +10,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, ChildStdout, Output, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use common::server::c10k;
 use common::{EPOLL, Server, comes_true, each_model, wait_until};
@@ -83,6 +84,63 @@ fn sums_prefixes_delimiters_and_sizes() {
         let server = Server::start(&EPOLL, serve);
         let addr = server.addr().to_string();
         good(&load(&addr, &[&["--connections", "4", "--duration", "200ms"], args].concat()));
+    }
+}
+
+/// A server that echoes lines, and of each thousand takes a tenth of a second for one.
+fn stalling() -> SocketAddr {
+    tampering(|number, line| {
+        if number % 1_000 == 500 {
+            thread::sleep(Duration::from_millis(100));
+        }
+        Some(line)
+    })
+}
+
+/// At a thousand requests a second, a tenth of them come while it stalls.
+#[test]
+fn a_stall_is_charged_to_all_that_it_delays() {
+    let common = ["--connections", "1"];
+    let open = ["--rate", "1k", "--duration", "3s"];
+    for more in [&[][..], &["--pipeline", "1"], &["--arrivals", "poisson", "--seed", "3"]] {
+        let report = report(&load(&stalling().to_string(), &[&common[..], &open, more].concat()));
+        let latency = |name: &str| report["latency_us"][name].as_f64().unwrap();
+        assert!(latency("p95") > 20_000.0, "{report:#}");
+        assert!(latency("p99") > 80_000.0, "{report:#}");
+        if more == ["--pipeline", "1"] {
+            // Only one of them was with the server at that time.
+            assert!(report["service_us"]["p95"].as_f64() < Some(20_000.0), "{report:#}");
+        }
+    }
+    // Who waits for each reply meets a stall with one request.
+    let closed = load(&stalling().to_string(), &[&common[..], &["--requests", "3k"]].concat());
+    let report = good(&closed);
+    assert!(report["latency_us"]["p99"].as_f64() < Some(20_000.0), "{report:#}");
+    assert!(report["latency_us"]["max"].as_f64() > Some(80_000.0), "{report:#}");
+    assert_eq!(report["service_us"], report["latency_us"]);
+}
+
+/// What is due is sent, and sent once, whoever has to send it and however much has to wait.
+#[test]
+fn every_request_that_is_due_is_sent() {
+    let cases: [&[&str]; 6] = [
+        &["--rate", "2k"],
+        &["--rate", "2k", "--pipeline", "1"],
+        &["--rate", "2k", "--workers", "3"],
+        &["--rate", "2k", "--active", "1", "--workers", "2"],
+        &["--rate", "1k:500ms,3k:500ms"],
+        &["--rate", "0..4k:1s", "--warmup", "100ms"],
+    ];
+    for args in cases {
+        let server = Server::start(&EPOLL, &[]);
+        let addr = server.addr().to_string();
+        let common = ["--connections", "10", "--duration", "1s"];
+        let report = good(&load(&addr, &[&common[..], args].concat()));
+        assert_eq!(report["target_per_s"].as_f64().unwrap().round(), 2_000.0);
+        // Two thousand of them, give or take one a worker.
+        let total = report["requests_total"].as_u64().unwrap();
+        assert!((1_997..=2_003).contains(&total), "{args:?}: {report:#}");
+        assert_eq!(server.stop().summary().requests, total);
     }
 }
 
@@ -470,6 +528,8 @@ fn what_cannot_start_says_why() {
         (&[&gone, "--source", "here"], "neither an address nor a network"),
         (&[&gone, "--source", "192.0.2.1"], "Cannot assign requested address"),
         (&[&gone, "--requests-each", "5G"], "not a count"),
+        (&[&gone, "--rate", "1k,2k:5s"], "says not how long"),
+        (&[&gone, "--rate", "1k", "--requests-each", "5"], "cannot be used with"),
         (&[&gone, "--requests-each", "5000M"], "4,294,967,294 at most"),
         // With its probe that would have been none at all.
         (&[&gone, "--requests-each", "4294967295", "--probe"], "4,294,967,294 at most"),

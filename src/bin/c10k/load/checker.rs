@@ -6,11 +6,11 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Instant;
 
-use c10k::service::{Outcome, Reply, Service};
-use hdrhistogram::Histogram;
-
-use super::measured;
 use super::payload::Payload;
+use super::plan::Plan;
+use super::recorder::Recorder;
+use super::report::Failures;
+use c10k::service::{Outcome, Reply, Service};
 
 /// The phases of a run, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,7 +26,13 @@ pub(crate) enum Phase {
 /// What all connections of a run share.
 #[derive(Debug)]
 pub(crate) struct Run {
-    pub(crate) payload: Payload,
+    pub(super) payload: Payload,
+    /// Requests are sent because they are due, not because a reply has come.
+    pub(super) open: bool,
+    /// How many a connection may have under way. If more are due, they wait.
+    pub(super) under_way_max: usize,
+    /// A reply that comes later than this is late, in nanoseconds.
+    pub(super) timeout: u64,
     /// Requests of each connection that sends, a probe included.
     pub(crate) requests_each: Option<u32>,
     pub(crate) phase: Cell<Phase>,
@@ -36,31 +42,40 @@ pub(crate) struct Run {
     pub(crate) now: Cell<u64>,
     pub(crate) sent: Cell<u64>,
     pub(crate) replied: Cell<u64>,
+    /// Requests that were sent and will never have a reply.
+    pub(super) gone: Cell<u64>,
+    /// Requests that are due and could not be sent yet.
+    pub(super) waiting: Cell<u64>,
+    /// The requests that are measured in an open loop: those due from then, and until then.
+    pub(super) window: Cell<(u64, u64)>,
     /// Replies within the measured time.
     pub(crate) measured: Cell<u64>,
     /// Connections that had a reply, and it was right.
     pub(crate) answered: Cell<u64>,
-    pub(crate) mismatched: Cell<u64>,
-    pub(crate) first_mismatch: RefCell<Option<String>>,
-    /// In nanoseconds.
-    pub(crate) latency: RefCell<Histogram<u64>>,
+    pub(super) failures: RefCell<Failures>,
+    pub(super) recorder: RefCell<Recorder>,
 }
 
 impl Run {
-    pub(crate) fn new(payload: Payload, requests_each: Option<u32>) -> Run {
+    pub(super) fn new(payload: Payload, plan: &Plan) -> Run {
         Run {
             payload,
-            requests_each,
+            open: plan.schedule.is_some(),
+            under_way_max: plan.pipeline.map_or(usize::MAX, |n| n as usize),
+            timeout: u64::try_from(plan.timeout.as_nanos()).unwrap_or(u64::MAX),
+            requests_each: plan.requests_each.map(|n| n + u32::from(plan.probe)),
             phase: Cell::new(Phase::Connecting),
             began: Instant::now(),
             now: Cell::new(0),
             sent: Cell::new(0),
             replied: Cell::new(0),
+            gone: Cell::new(0),
+            waiting: Cell::new(0),
+            window: Cell::new((u64::MAX, 0)),
             measured: Cell::new(0),
             answered: Cell::new(0),
-            mismatched: Cell::new(0),
-            first_mismatch: RefCell::new(None),
-            latency: RefCell::new(measured::histogram()),
+            failures: RefCell::default(),
+            recorder: RefCell::new(Recorder::new()),
         }
     }
 
@@ -68,9 +83,35 @@ impl Run {
         self.now.set(self.began.elapsed().as_nanos() as u64);
     }
 
-    /// Requests that have had no reply yet.
+    /// Requests that may still have a reply: those sent, and those that wait to be.
     pub(crate) fn outstanding(&self) -> u64 {
-        self.sent.get() - self.replied.get()
+        self.sent.get() - self.replied.get() - self.gone.get() + self.waiting.get()
+    }
+
+    /// Keeps the times of a request that has had its reply just now.
+    #[inline]
+    fn record(&self, times: Times) {
+        let now = self.now.get();
+        let latency = now - times.due;
+        if latency > self.timeout {
+            self.failures.borrow_mut().late += 1;
+        }
+        let measuring = self.phase.get() == Phase::Measuring;
+        if measuring {
+            bump(&self.measured);
+        }
+        // In an open loop every request that was due is accounted for, however late its reply.
+        let (from, until) = self.window.get();
+        if (self.open && (from..until).contains(&times.due)) || (!self.open && measuring) {
+            let mut recorder = self.recorder.borrow_mut();
+            if recorder.is_due(now) {
+                recorder.roll(now, self.failures.borrow().total());
+            }
+            recorder.record(latency);
+            if self.open {
+                recorder.record_service(now - times.sent);
+            }
+        }
     }
 }
 
@@ -78,44 +119,86 @@ fn bump(count: &Cell<u64>) {
     count.set(count.get() + 1);
 }
 
-/// When each request that has had no reply was sent, the oldest first. The time of a single one
-/// is kept in place: with one request under way on each, a million connections need no more.
-#[derive(Debug)]
-enum SentAt {
-    Nothing,
-    One(u64),
-    // Boxed, it takes 16 bytes less of each connection that has no use for it.
-    #[allow(clippy::box_collection)]
-    Many(Box<VecDeque<u64>>),
+/// When a request was to be sent, and when it was handed to the kernel (or offered: what the
+/// kernel had no room for is handed over later, and its time counts from the offer).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Times {
+    due: u64,
+    sent: u64,
 }
 
-impl SentAt {
+/// The requests that have had no reply, the oldest first. A single one that was sent when it was
+/// due is kept in place: with one request under way on each, a million connections need no more.
+#[derive(Debug)]
+enum UnderWay {
+    Nothing,
+    One(u64),
+    Many(Box<Queue>),
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    sent: VecDeque<Times>,
+    /// When those were due that are not sent yet.
+    waiting: VecDeque<u64>,
+}
+
+impl UnderWay {
+    /// How many were sent.
     fn len(&self) -> usize {
         match self {
-            SentAt::Nothing => 0,
-            SentAt::One(_) => 1,
-            SentAt::Many(times) => times.len(),
+            UnderWay::Nothing => 0,
+            UnderWay::One(_) => 1,
+            UnderWay::Many(queue) => queue.sent.len(),
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        match self {
+            UnderWay::Nothing | UnderWay::One(_) => 0,
+            UnderWay::Many(queue) => queue.waiting.len(),
         }
     }
 
     #[inline]
-    fn push(&mut self, time: u64) {
+    fn push(&mut self, times: Times) {
         match self {
-            SentAt::Nothing => *self = SentAt::One(time),
-            SentAt::One(first) => *self = SentAt::Many(Box::new([*first, time].into())),
-            SentAt::Many(times) => times.push_back(time),
+            UnderWay::Nothing if times.due == times.sent => *self = UnderWay::One(times.due),
+            UnderWay::Many(queue) => queue.sent.push_back(times),
+            UnderWay::Nothing | UnderWay::One(_) => self.queue().sent.push_back(times),
         }
     }
 
+    /// Makes it a queue, of what it is.
+    fn queue(&mut self) -> &mut Queue {
+        let first = match self {
+            &mut UnderWay::One(time) => Some(Times { due: time, sent: time }),
+            UnderWay::Nothing | UnderWay::Many(_) => None,
+        };
+        if !matches!(self, UnderWay::Many(_)) {
+            let sent = first.into_iter().collect();
+            *self = UnderWay::Many(Box::new(Queue { sent, waiting: VecDeque::new() }));
+        }
+        let UnderWay::Many(queue) = self else { unreachable!("just made") };
+        queue
+    }
+
     #[inline]
-    fn pop(&mut self) -> Option<u64> {
+    fn pop(&mut self) -> Option<Times> {
         match self {
-            SentAt::Nothing => None,
-            &mut SentAt::One(time) => {
-                *self = SentAt::Nothing;
-                Some(time)
+            UnderWay::Nothing => None,
+            &mut UnderWay::One(time) => {
+                *self = UnderWay::Nothing;
+                Some(Times { due: time, sent: time })
             }
-            SentAt::Many(times) => times.pop_front(),
+            UnderWay::Many(queue) => queue.sent.pop_front(),
+        }
+    }
+
+    fn pop_waiting(&mut self) -> Option<u64> {
+        match self {
+            UnderWay::Nothing | UnderWay::One(_) => None,
+            UnderWay::Many(queue) => queue.waiting.pop_front(),
         }
     }
 }
@@ -128,48 +211,74 @@ pub(crate) struct Checker {
     /// The number of the next request.
     next: u32,
     answered: bool,
-    sent_at: SentAt,
+    under_way: UnderWay,
 }
 
 impl Checker {
     pub(crate) fn new(run: Rc<Run>, connection: u32) -> Checker {
-        Checker { run, connection, next: 0, answered: false, sent_at: SentAt::Nothing }
+        Checker { run, connection, next: 0, answered: false, under_way: UnderWay::Nothing }
     }
 
-    /// How many requests have had no reply yet.
+    /// How many requests were sent and have had no reply yet.
     pub(crate) fn outstanding(&self) -> usize {
-        self.sent_at.len()
+        self.under_way.len()
     }
 
-    /// Writes the next request.
+    /// How many are due and were not sent yet.
+    pub(super) fn waiting(&self) -> usize {
+        self.under_way.waiting()
+    }
+
+    /// Writes the next request, which is due now.
     #[inline]
     pub(crate) fn request(&mut self, out: &mut Reply<'_>) {
+        self.request_due(self.run.now.get(), out);
+    }
+
+    /// Writes the next request, which was due at a time in the past.
+    #[inline]
+    pub(super) fn request_due(&mut self, due: u64, out: &mut Reply<'_>) {
         self.run.payload.write(self.connection, self.next, out);
         self.next = self.next.wrapping_add(1);
-        self.sent_at.push(self.run.now.get());
+        self.under_way.push(Times { due, sent: self.run.now.get() });
         bump(&self.run.sent);
+    }
+
+    /// Whether a request that is due can be sent now.
+    pub(super) fn may_send(&self) -> bool {
+        self.under_way.len() < self.run.under_way_max
+    }
+
+    /// Keeps a request that is due until there are fewer under way.
+    pub(super) fn wait(&mut self, due: u64) {
+        self.under_way.queue().waiting.push_back(due);
+        bump(&self.run.waiting);
+    }
+
+    /// In an open loop: writes a request that had to wait for the reply that came just now.
+    fn next_waiting(&mut self, out: &mut Reply<'_>) -> Outcome {
+        let Some(due) = self.under_way.pop_waiting() else { return Outcome::Silence };
+        self.run.waiting.set(self.run.waiting.get() - 1);
+        self.request_due(due, out);
+        Outcome::Reply
     }
 
     #[cold]
     fn mismatch(&self, what: &str, reply: &[u8]) {
-        bump(&self.run.mismatched);
-        self.run.first_mismatch.borrow_mut().get_or_insert_with(|| {
+        let mut failures = self.run.failures.borrow_mut();
+        failures.mismatched += 1;
+        failures.first_mismatch.get_or_insert_with(|| {
             let start = String::from_utf8_lossy(&reply[..reply.len().min(80)]).into_owned();
             format!("connection {}: {what}: {start:?}, {} bytes", self.connection, reply.len())
         });
-    }
-
-    fn record(&self, nanos: u64) {
-        bump(&self.run.measured);
-        self.run.latency.borrow_mut().record(nanos).expect("it grows");
     }
 }
 
 impl Service for Checker {
     #[inline]
     fn call(&mut self, reply: &[u8], out: &mut Reply<'_>) -> Outcome {
-        let number = self.next.wrapping_sub(self.sent_at.len() as u32);
-        let Some(sent_at) = self.sent_at.pop() else {
+        let number = self.next.wrapping_sub(self.under_way.len() as u32);
+        let Some(times) = self.under_way.pop() else {
             self.mismatch("a reply to no request", reply);
             return Outcome::Silence;
         };
@@ -180,10 +289,12 @@ impl Service for Checker {
             self.answered = true;
             bump(&self.run.answered);
         }
-        match self.run.phase.get() {
-            Phase::Measuring => self.record(self.run.now.get() - sent_at),
-            Phase::WarmUp => {}
-            Phase::Connecting | Phase::Draining | Phase::Over => return Outcome::Silence,
+        self.run.record(times);
+        if self.run.open {
+            return self.next_waiting(out);
+        }
+        if !matches!(self.run.phase.get(), Phase::WarmUp | Phase::Measuring) {
+            return Outcome::Silence;
         }
         if self.run.requests_each.is_some_and(|each| self.next >= each) {
             return Outcome::Silence;
@@ -199,20 +310,35 @@ mod tests {
 
     #[test]
     fn times_come_back_in_order() {
-        let mut sent_at = SentAt::Nothing;
-        assert_eq!((sent_at.pop(), sent_at.len()), (None, 0));
-        // One at a time, then more and more under way.
-        let (mut pushed, mut popped) = (0, 0);
-        for under_way in [1, 1, 2, 3, 1] {
-            while sent_at.len() < under_way {
-                sent_at.push(pushed);
-                pushed += 1;
+        // Some are sent as soon as they are due, and some later.
+        for late in [0, 5] {
+            let mut under_way = UnderWay::Nothing;
+            assert_eq!((under_way.pop(), under_way.len()), (None, 0));
+            // One at a time, then more and more under way.
+            let (mut pushed, mut popped) = (0, 0);
+            let times = |due| Times { due, sent: due + late };
+            for most in [1, 1, 2, 3, 1] {
+                while under_way.len() < most {
+                    under_way.push(times(pushed));
+                    pushed += 1;
+                }
+                while under_way.len() > 0 {
+                    assert_eq!(under_way.pop(), Some(times(popped)));
+                    popped += 1;
+                }
             }
-            while sent_at.len() > 0 {
-                assert_eq!(sent_at.pop(), Some(popped));
-                popped += 1;
-            }
+            assert_eq!((pushed, popped, under_way.pop()), (8, 8, None));
         }
-        assert_eq!((pushed, popped, sent_at.pop()), (8, 8, None));
+    }
+
+    #[test]
+    fn those_that_wait_are_apart_from_those_sent() {
+        let mut under_way = UnderWay::Nothing;
+        under_way.push(Times { due: 1, sent: 1 });
+        under_way.queue().waiting.extend([2, 3]);
+        assert_eq!((under_way.len(), under_way.waiting()), (1, 2));
+        assert_eq!(under_way.pop(), Some(Times { due: 1, sent: 1 }));
+        assert_eq!((under_way.pop(), under_way.pop_waiting()), (None, Some(2)));
+        assert_eq!((under_way.len(), under_way.waiting()), (0, 1));
     }
 }

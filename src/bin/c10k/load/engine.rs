@@ -12,12 +12,13 @@ use c10k::{Handler, Reactor, Session, TimerId};
 use nix::time::ClockId;
 use nix::unistd::Pid;
 
+use super::arrivals::Arrivals;
 use super::checker::{Checker, Phase, Run};
-use super::measured::{self, Measured};
+use super::measured::Measured;
 use super::payload::Payload;
 use super::plan::{Plan, Share};
 use super::progress::{self, Progress, Stage, Watcher};
-use super::report::Failures;
+use super::schedule::Schedule;
 use crate::Failure;
 use crate::proc;
 use crate::protocol::AnyFraming;
@@ -37,7 +38,14 @@ struct Engine<'a> {
     begun: u64,
     connecting: u64,
     peers: Vec<Token>,
-    failures: Failures,
+    /// In an open loop: when requests are due, on the clock of the run from when it began to
+    /// send; and who sends them, in turn.
+    arrivals: Option<Arrivals>,
+    sending_since: u64,
+    ring: Vec<Token>,
+    turn: usize,
+    /// Wakes the loop to send the next request.
+    due_timer: Option<TimerId>,
     /// Ends the phase under way.
     timer: Option<TimerId>,
     /// Wakes the loop to begin the next connection.
@@ -87,13 +95,17 @@ pub(super) fn run(
         plan,
         share,
         framing: AnyFraming::new(kind, plan.delimiter, u32::MAX),
-        run: Rc::new(Run::new(payload, plan.requests_each.map(|n| n + u32::from(plan.probe)))),
+        run: Rc::new(Run::new(payload, plan)),
         work: Workspace::new(),
         traffic: Traffic::default(),
         begun: 0,
         connecting: 0,
         peers: Vec::new(),
-        failures: Failures::default(),
+        arrivals: None,
+        sending_since: 0,
+        ring: Vec::new(),
+        turn: 0,
+        due_timer: None,
         timer: None,
         pace: None,
         progress_timer: None,
@@ -141,9 +153,9 @@ impl Engine<'_> {
         Progress {
             stage,
             connected: self.peers.len() as u64,
-            not_connected: self.failures.not_connected,
+            not_connected: self.run.failures.borrow().not_connected,
             answered: self.run.answered.get(),
-            replies: self.run.replied.get() - self.failures.lost,
+            replies: self.run.replied.get(),
         }
     }
 
@@ -188,13 +200,16 @@ impl Engine<'_> {
         });
         match begun {
             Ok(_) => self.connecting += 1,
-            Err(c10k::Error::Connect { source, .. }) => {
-                self.failures.not_connected += 1;
-                self.failures.error(&source);
-            }
+            Err(c10k::Error::Connect { source, .. }) => self.not_connected(&source),
             Err(error) => return Err(error.into()),
         }
         Ok(())
+    }
+
+    fn not_connected(&self, error: &io::Error) {
+        let mut failures = self.run.failures.borrow_mut();
+        failures.not_connected += 1;
+        failures.error(error);
     }
 
     /// Sends the first request. What is ready is told next, and drives the connection.
@@ -224,7 +239,10 @@ impl Engine<'_> {
 
     fn start(&mut self, reactor: &mut Reactor<Peer>) {
         self.run.phase.set(Phase::WarmUp);
-        let mut requests = self.plan.pipeline;
+        if let Some(schedule) = &self.plan.schedule {
+            return self.start_open(reactor, schedule);
+        }
+        let mut requests = self.plan.pipeline.unwrap_or(1);
         if let Some(each) = self.plan.requests_each {
             requests = requests.min(u64::from(each));
             self.next_phase(reactor);
@@ -242,18 +260,65 @@ impl Engine<'_> {
         }
     }
 
+    /// Begins an open loop: from here on the requests are due when they are due.
+    fn start_open(&mut self, reactor: &mut Reactor<Peer>, schedule: &Schedule) {
+        let Plan { warmup, duration, arrivals, .. } = *self.plan;
+        self.ring = self.active();
+        let now = Instant::now();
+        self.timer = Some(reactor.set_timer(now + warmup));
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.sending_since = nanos(now - self.run.began);
+        let from = self.sending_since.saturating_add(nanos(warmup));
+        self.run.window.set((from, from.saturating_add(nanos(duration))));
+        let part = self.share.part;
+        self.arrivals = (part.size > 0.0)
+            .then(|| Arrivals::new(schedule.after(Duration::ZERO, warmup), arrivals, part));
+        self.send_due(reactor);
+    }
+
+    /// Sends all requests that are due by now, each on the next connection in turn, and sees to it
+    /// that the loop wakes for the next one.
+    fn send_due(&mut self, reactor: &mut Reactor<Peer>) {
+        let Some(arrivals) = &mut self.arrivals else { return };
+        self.run.read_clock();
+        let now = self.run.now.get() - self.sending_since;
+        let mut touched = Vec::new();
+        while let Some(due) = arrivals.take_due(now) {
+            let Some(token) = next_in_turn(&mut self.ring, &mut self.turn, reactor) else { break };
+            let session = reactor.source_mut(token).expect("just looked at").session_mut();
+            let due = self.sending_since + due;
+            if session.service().may_send() {
+                session.push(|checker, out| checker.request_due(due, out));
+                // With few connections, what is due on one of them is sent at once.
+                if touched.last() != Some(&token) {
+                    touched.push(token);
+                }
+            } else {
+                session.service_mut().wait(due);
+            }
+        }
+        if self.due_timer.is_none()
+            && let Some(due) = arrivals.next_due()
+        {
+            let at = self.run.began + Duration::from_nanos(self.sending_since + due);
+            self.due_timer = Some(reactor.set_timer(at));
+        }
+        for token in touched {
+            self.drive(reactor, token, Readiness::NONE);
+        }
+    }
+
     fn drive(&mut self, reactor: &mut Reactor<Peer>, token: Token, readiness: Readiness) {
         let Some(peer) = reactor.source_mut(token) else { return };
         match peer.drive(readiness, 0, &mut self.work, &self.traffic) {
             Ok(Step::Wait) => {}
             Ok(Step::Again | Step::Linger) => reactor.again(token),
             Ok(Step::Close) => {
-                self.failures.closed_by_server += 1;
+                self.run.failures.borrow_mut().closed_by_server += 1;
                 self.lose(reactor, token);
             }
             Err(error) => {
-                self.failures.broken += 1;
-                self.failures.error(&error);
+                self.run.failures.borrow_mut().broke(&error);
                 self.lose(reactor, token);
             }
         }
@@ -262,9 +327,11 @@ impl Engine<'_> {
     /// A connection is over: what it had under way will never be answered.
     fn lose(&mut self, reactor: &mut Reactor<Peer>, token: Token) {
         let Some(peer) = reactor.source(token) else { return };
-        let lost = peer.session().service().outstanding() as u64;
-        self.failures.lost += lost;
-        self.run.replied.set(self.run.replied.get() + lost);
+        let checker = peer.session().service();
+        let (sent, waiting) = (checker.outstanding() as u64, checker.waiting() as u64);
+        self.run.failures.borrow_mut().lost += sent + waiting;
+        self.run.gone.set(self.run.gone.get() + sent);
+        self.run.waiting.set(self.run.waiting.get() - waiting);
         reactor.close(token);
     }
 
@@ -288,10 +355,17 @@ impl Engine<'_> {
                 self.window.start = Some(now);
                 self.run.phase.set(Phase::Measuring);
                 self.timer = Some(reactor.set_timer(now + self.plan.duration));
+                self.run.read_clock();
+                let nanos_max = u64::try_from(self.plan.duration.as_nanos()).unwrap_or(u64::MAX);
+                let failures = self.run.failures.borrow().total();
+                self.run.recorder.borrow_mut().start(self.run.now.get(), nanos_max, failures);
             }
             Phase::Measuring => {
                 let wall = self.window.start.expect("measuring").elapsed();
                 self.window = Window { wall, ..self.clocks().since(self.window) };
+                self.run.read_clock();
+                let failures = self.run.failures.borrow().total();
+                self.run.recorder.borrow_mut().roll(self.run.now.get(), failures);
                 self.run.phase.set(Phase::Draining);
                 self.timer = Some(reactor.set_timer(Instant::now() + self.plan.timeout));
             }
@@ -313,8 +387,14 @@ impl Engine<'_> {
     fn measured(self, reactor: &Reactor<Peer>) -> Measured {
         // Whoever has not answered by now never will.
         let unanswered = reactor.tokens().filter_map(|token| reactor.source(token));
-        let unanswered: usize = unanswered.map(|peer| peer.session().service().outstanding()).sum();
+        let unanswered = unanswered.map(|peer| {
+            let checker = peer.session().service();
+            (checker.outstanding() + checker.waiting()) as u64
+        });
         let run = &self.run;
+        let mut failures = run.failures.take();
+        failures.lost += unanswered.sum::<u64>();
+        let (series, service) = run.recorder.borrow_mut().take(failures.total());
         Measured {
             connected: self.peers.len() as u64,
             active: self.active().len() as u64,
@@ -322,19 +402,29 @@ impl Engine<'_> {
             connecting: self.connected_after,
             measuring: self.window.wall,
             requests: run.measured.get(),
-            requests_total: run.replied.get() - self.failures.lost,
-            latency: measured::buckets(&run.latency.borrow()),
+            requests_total: run.replied.get(),
+            series,
+            service,
             load_cpu: self.window.load_cpu,
             server_cpu: self.window.server_cpu,
             server_switches: self.window.server_switches,
-            failures: Failures {
-                mismatched: run.mismatched.get(),
-                lost: self.failures.lost + unanswered as u64,
-                first_mismatch: run.first_mismatch.take(),
-                ..self.failures
-            },
+            failures,
         }
     }
+}
+
+/// Whose turn it is to send. Connections that are gone lose theirs.
+fn next_in_turn(ring: &mut Vec<Token>, turn: &mut usize, reactor: &Reactor<Peer>) -> Option<Token> {
+    while !ring.is_empty() {
+        *turn %= ring.len();
+        let token = ring[*turn];
+        if reactor.source(token).is_some() {
+            *turn += 1;
+            return Some(token);
+        }
+        ring.remove(*turn);
+    }
+    None
 }
 
 /// How long after the first connection number `number` is to begin, at so many in a second.
@@ -361,8 +451,7 @@ impl Handler<Peer> for Engine<'_> {
                 }
             }
             Err(error) => {
-                self.failures.not_connected += 1;
-                self.failures.error(&error);
+                self.not_connected(&error);
                 reactor.close(token);
             }
         }
@@ -379,7 +468,8 @@ impl Handler<Peer> for Engine<'_> {
 
     /// A probe was not answered in time.
     fn deadline(&mut self, reactor: &mut Reactor<Peer>, token: Token) {
-        self.failures.error(&io::Error::new(io::ErrorKind::TimedOut, "a probe had no reply"));
+        let error = io::Error::new(io::ErrorKind::TimedOut, "a probe had no reply");
+        self.run.failures.borrow_mut().error(&error);
         self.lose(reactor, token);
     }
 
@@ -390,6 +480,8 @@ impl Handler<Peer> for Engine<'_> {
             self.progress_timer = None;
         } else if self.pace == Some(timer) {
             self.pace = None;
+        } else if self.due_timer == Some(timer) {
+            self.due_timer = None;
         }
     }
 
@@ -397,10 +489,14 @@ impl Handler<Peer> for Engine<'_> {
         // With every connection gone, nothing more will happen.
         let alone = reactor.is_empty();
         if self.run.phase.get() == Phase::Measuring && (alone || self.has_enough()) {
+            self.arrivals = None;
             self.next_phase(reactor);
         }
+        self.send_due(reactor);
+        let more = self.arrivals.as_ref().is_some_and(|arrivals| arrivals.next_due().is_some());
+        let answered = self.run.outstanding() == 0 && !more;
         match self.run.phase.get() {
-            Phase::Draining if self.run.outstanding() == 0 => self.run.phase.set(Phase::Over),
+            Phase::Draining if answered => self.run.phase.set(Phase::Over),
             Phase::WarmUp | Phase::Draining if alone => self.run.phase.set(Phase::Over),
             _ => {}
         }

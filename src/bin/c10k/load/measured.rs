@@ -19,14 +19,29 @@ pub(super) struct Measured {
     pub(super) requests: u64,
     /// Replies to all requests.
     pub(super) requests_total: u64,
-    /// Nanoseconds from request to reply, and how often: the buckets of a histogram.
-    pub(super) latency: Vec<(u64, u64)>,
+    /// Every second of the measured time.
+    pub(super) series: Vec<Second>,
+    /// Service times: the buckets of a histogram of nanoseconds. Empty in a closed loop, where
+    /// they are the latencies.
+    pub(super) service: Vec<(u64, u64)>,
     pub(super) load_cpu: Duration,
     /// `None` if no server was named, or it is not there.
     pub(super) server_cpu: Option<Duration>,
     /// How often its tasks were put on a CPU.
     pub(super) server_switches: Option<u64>,
     pub(super) failures: Failures,
+}
+
+/// What came in one second of the measured time.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Second {
+    /// Since measuring began.
+    pub(crate) start_s: u64,
+    /// Replies whose latencies are below.
+    pub(crate) requests: u64,
+    pub(crate) failures: u64,
+    /// Nanoseconds, and how often: the buckets of a histogram.
+    pub(crate) latency: Vec<(u64, u64)>,
 }
 
 /// The values of all histograms here are exact to this many digits.
@@ -42,14 +57,34 @@ pub(super) fn buckets(histogram: &Histogram<u64>) -> Vec<(u64, u64)> {
     recorded.map(|bucket| (bucket.value_iterated_to(), bucket.count_at_value())).collect()
 }
 
+fn sum<'a>(buckets: impl IntoIterator<Item = &'a (u64, u64)>) -> Histogram<u64> {
+    let mut all = histogram();
+    for &(nanos, count) in buckets {
+        all.record_n(nanos, count).expect("it grows");
+    }
+    all
+}
+
+impl Second {
+    fn add(&mut self, other: Second) {
+        debug_assert_eq!(self.start_s, other.start_s);
+        self.requests += other.requests;
+        self.failures += other.failures;
+        let mut both = sum(&self.latency);
+        both.add(sum(&other.latency)).expect("it grows");
+        self.latency = buckets(&both);
+    }
+}
+
 impl Measured {
     /// All latencies. A bucket of one process is a bucket of them all, so nothing is lost.
-    pub(super) fn histogram(&self) -> Histogram<u64> {
-        let mut all = histogram();
-        for &(nanos, count) in &self.latency {
-            all.record_n(nanos, count).expect("it grows");
-        }
-        all
+    pub(super) fn latency(&self) -> Histogram<u64> {
+        sum(self.series.iter().flat_map(|second| &second.latency))
+    }
+
+    /// All service times.
+    pub(super) fn service(&self) -> Histogram<u64> {
+        sum(&self.service)
     }
 
     /// Adds what another process has seen at the same time.
@@ -61,7 +96,13 @@ impl Measured {
         self.measuring = self.measuring.max(other.measuring);
         self.requests += other.requests;
         self.requests_total += other.requests_total;
-        self.latency.extend(other.latency);
+        for (at, second) in other.series.into_iter().enumerate() {
+            match self.series.get_mut(at) {
+                Some(own) => own.add(second),
+                None => self.series.push(second),
+            }
+        }
+        self.service.extend(other.service);
         self.load_cpu += other.load_cpu;
         // There is one server: who measured for longest has seen the most of it.
         self.server_cpu = self.server_cpu.max(other.server_cpu);
@@ -86,10 +127,25 @@ mod tests {
                 own.record(nanos).unwrap();
                 alone.record(nanos).unwrap();
             }
-            merged.add(Measured { latency: buckets(&own), ..Measured::default() });
+            let second = |start_s, requests| Second {
+                start_s,
+                requests,
+                failures: process,
+                latency: if requests > 0 { buckets(&own) } else { Vec::new() },
+            };
+            // One of them measured for longer than the others.
+            let series = [second(0, 1_000), second(1, 0)];
+            let series = series[..if process == 1 { 2 } else { 1 }].to_vec();
+            let service = buckets(&own);
+            merged.add(Measured { series, service, ..Measured::default() });
         }
-        assert_eq!(merged.histogram(), alone);
-        assert_eq!(merged.histogram().len(), 3_000);
+        assert_eq!(merged.latency(), alone);
+        assert_eq!(merged.service(), alone);
+        assert_eq!(merged.latency().len(), 3_000);
+        let counts = |second: &Second| (second.start_s, second.requests, second.failures);
+        let seen: Vec<_> = merged.series.iter().map(counts).collect();
+        assert_eq!(seen, [(0, 3_000, 3), (1, 0, 1)]);
+        assert_eq!(merged.series[0].latency, buckets(&alone));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `c10k load`: many connections, every reply checked.
 
+mod arrivals;
 mod checker;
 mod engine;
 pub(crate) mod limits;
@@ -7,7 +8,9 @@ mod measured;
 mod payload;
 pub(crate) mod plan;
 pub(crate) mod progress;
+mod recorder;
 mod report;
+mod schedule;
 pub(crate) mod source;
 mod workers;
 
@@ -18,6 +21,7 @@ use self::limits::Limits;
 use self::plan::Plan;
 use self::progress::{Stage, Watcher};
 pub(crate) use self::report::{Latency, Report, micros};
+use self::schedule::{Rate, Schedule};
 use self::source::Sources;
 use crate::Failure;
 use crate::protocol::Protocol;
@@ -30,6 +34,7 @@ use crate::units;
   c10k load 127.0.0.1:7000 --connections 10k --duration 10s
   c10k load 127.0.0.1:7000 --connections 10k --active 50 --json
   c10k load 127.0.0.1:7000 --connections 100 --pipeline 32 --size 512
+  c10k load 127.0.0.1:7000 --rate 50k --arrivals poisson --duration 30s
   c10k load 127.0.0.1:7000 --protocol sum --requests 1M
   c10k load 127.0.0.1:7000 --workers 6 --source 127.1.0.0/24 --connections 100k
   c10k load 127.0.0.1:7000 127.0.0.1:7001 --active 100
@@ -59,9 +64,20 @@ pub(crate) struct Args {
     /// server keeps up with
     #[arg(long)]
     probe: bool,
-    /// Requests under way on each connection
-    #[arg(long, value_name = "N", default_value = "1", value_parser = units::some)]
-    pipeline: u64,
+    /// Requests under way on each connection; with --rate the most of them, further ones wait
+    /// [default: 1; with --rate no limit]
+    #[arg(long, value_name = "N", value_parser = units::some)]
+    pipeline: Option<u64>,
+    /// An open loop: so many requests in a second over all active connections, whatever the
+    /// server does, and latencies from when each was due. R, or steps and lines: 1k:10s,1k..5k:30s
+    #[arg(long, value_name = "R", conflicts_with = "requests_each")]
+    rate: Option<Rate>,
+    /// How the requests of --rate follow each other
+    #[arg(long, value_enum, default_value_t = arrivals::Kind::Constant)]
+    arrivals: arrivals::Kind,
+    /// Where the randomness of --arrivals poisson begins [default: anywhere]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
     /// The size of a message in bytes, without its delimiter (echo)
     #[arg(long, value_name = "SIZE", default_value = "64", value_parser = units::size)]
     size: u32,
@@ -131,6 +147,7 @@ impl Args {
                 sources.push(*source);
             }
         }
+        let schedule = self.rate.as_ref().map(|rate| rate.schedule(self.duration));
         let plan = Plan {
             targets: plan::targets(&self.addrs, self.timeout)?,
             sources,
@@ -139,11 +156,14 @@ impl Args {
             workers: self.workers,
             connect_rate: self.connect_rate,
             probe: self.probe,
-            pipeline: self.pipeline,
+            pipeline: self.pipeline.or(if schedule.is_some() { None } else { Some(1) }),
+            arrivals: self.arrivals,
+            seed: self.seed.unwrap_or_else(|| fastrand::u64(..)),
             requests: self.requests,
             requests_each,
             warmup: self.warmup,
-            duration: self.duration,
+            duration: schedule.as_ref().map_or(self.duration, Schedule::duration),
+            schedule,
             timeout: self.timeout,
             protocol: self.protocol,
             delimiter: self.delimiter,

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use c10k::Addr;
 
+use super::arrivals::{self, Part};
+use super::schedule::Schedule;
 use crate::Failure;
 use crate::protocol::Protocol;
 
@@ -30,13 +32,19 @@ pub(crate) struct Plan {
     pub(crate) connect_rate: Option<u64>,
     /// Each connection is to be answered once before it counts as connected.
     pub(crate) probe: bool,
-    /// Requests under way on each connection.
-    pub(crate) pipeline: u64,
+    /// Requests under way on each connection. In an open loop the most of them, if there is to
+    /// be a limit.
+    pub(crate) pipeline: Option<u64>,
+    /// An open loop: how many requests are due in a second. Otherwise each reply makes the next.
+    pub(crate) schedule: Option<Schedule>,
+    pub(crate) arrivals: arrivals::Kind,
+    pub(crate) seed: u64,
     /// Measured replies to stop after.
     pub(crate) requests: Option<u64>,
     /// Requests of each active connection, after which it is silent. Then there is no warm-up.
     pub(crate) requests_each: Option<u32>,
     pub(crate) warmup: Duration,
+    /// How long to measure: as long as the schedule, if there is one.
     pub(crate) duration: Duration,
     /// For a connection, and at the end for the last replies.
     pub(crate) timeout: Duration,
@@ -55,6 +63,8 @@ pub(crate) struct Share {
     pub(crate) connections: Range<u64>,
     pub(crate) active: u64,
     pub(crate) requests: Option<u64>,
+    /// Its part of an open loop's requests.
+    pub(crate) part: Part,
     pub(crate) connect_rate: Option<f64>,
     /// Handshakes under way at once.
     pub(crate) connecting_max: u64,
@@ -77,7 +87,10 @@ impl Plan {
             workers: None,
             connect_rate: None,
             probe: false,
-            pipeline: 1,
+            pipeline: Some(1),
+            schedule: None,
+            arrivals: arrivals::Kind::Constant,
+            seed: 0,
             requests: None,
             requests_each: None,
             warmup: Duration::ZERO,
@@ -110,11 +123,17 @@ impl Plan {
         let active = active_before(connections.start)..active_before(connections.end);
         let requests_before = |requests, active| scale(requests, active, self.active());
         let part = (connections.end - connections.start) as f64 / all as f64;
+        let of_active = |active| active as f64 / self.active().max(1) as f64;
         Share {
             active: active.end - active.start,
             requests: self
                 .requests
                 .map(|n| requests_before(n, active.end) - requests_before(n, active.start)),
+            part: Part {
+                size: of_active(active.end - active.start),
+                before: of_active(active.start),
+                seed: self.seed.wrapping_add(number),
+            },
             connect_rate: self.connect_rate.map(|rate| rate as f64 * part),
             connecting_max: (CONNECTING_MAX / processes).max(1),
             connections,
@@ -212,6 +231,8 @@ pub(crate) mod tests {
                     assert_eq!(sum(|share| share.requests.unwrap()), 12_345);
                     let rate: f64 = shares.iter().filter_map(|share| share.connect_rate).sum();
                     assert!((rate - 500.0).abs() < 1e-6, "{rate}");
+                    let parts: f64 = shares.iter().map(|share| share.part.size).sum();
+                    assert!((parts - 1.0).abs() < 1e-9, "{parts}");
                 }
             }
         }

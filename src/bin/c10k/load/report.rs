@@ -8,8 +8,9 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use super::measured::Measured;
+use super::measured::{Measured, Second};
 use super::plan::Plan;
+use super::schedule::Schedule;
 use crate::Failure;
 
 /// The result of a run. The names of the JSON carry the units.
@@ -22,7 +23,10 @@ pub(crate) struct Report {
     pub(crate) active: u64,
     /// Connections that had a reply, and it was right.
     pub(crate) answered: u64,
-    pub(crate) pipeline: u64,
+    /// Requests under way on each connection; in an open loop the most of them, if limited.
+    pub(crate) pipeline: Option<u64>,
+    /// Requests in a second that were due, if it was an open loop.
+    pub(crate) target_per_s: Option<f64>,
     pub(crate) message_bytes: u32,
     /// From the first connect to the last one established.
     pub(crate) connect_s: f64,
@@ -33,11 +37,18 @@ pub(crate) struct Report {
     /// Replies to all requests, those before and after the measured time included.
     pub(crate) requests_total: u64,
     pub(crate) requests_per_s: f64,
-    /// From a request to its reply. In a closed loop a slow server is asked less often, so that
-    /// its slowness is seldom sampled: these are no more than what the requests made saw.
+    /// From when a request was due to its reply. In a closed loop it is due when the one before
+    /// it is answered: a slow server is asked less often, so that its slowness is seldom sampled,
+    /// and these are no more than what the requests made saw.
     pub(crate) latency_us: Latency,
     /// The same at more quantiles, from 0 to 1, to draw a curve with.
     pub(crate) latency_curve_us: Vec<(f64, f64)>,
+    /// From when a request was handed to the kernel to its reply.
+    pub(crate) service_us: Latency,
+    /// Every second of the measured time.
+    #[serde(skip)]
+    #[expect(dead_code, reason = "for what shows a load over time")]
+    pub(crate) series: Vec<Second>,
     /// CPU time of the load generator.
     pub(crate) load_cpu_us_per_request: f64,
     /// CPU time of the server, if its process was named.
@@ -52,6 +63,7 @@ pub(crate) struct Latency {
     pub(crate) mean: f64,
     pub(crate) p50: f64,
     pub(crate) p90: f64,
+    pub(crate) p95: f64,
     pub(crate) p99: f64,
     pub(crate) p99_9: f64,
     pub(crate) max: f64,
@@ -64,6 +76,7 @@ impl Latency {
             mean: nanos.mean() / 1e3,
             p50: at(0.5),
             p90: at(0.9),
+            p95: at(0.95),
             p99: at(0.99),
             p99_9: at(0.999),
             max: nanos.max() as f64 / 1e3,
@@ -80,6 +93,14 @@ fn curve(nanos: &Histogram<u64>) -> Vec<(f64, f64)> {
     QUANTILES.map(at).to_vec()
 }
 
+impl fmt::Display for Latency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Latency { p50, p90, p99, p99_9, max, .. } = *self;
+        let [p50, p90, p99, p99_9, max] = [p50, p90, p99, p99_9, max].map(micros);
+        write!(f, "p50 {p50}, p90 {p90}, p99 {p99}, p99.9 {p99_9}, max {max}")
+    }
+}
+
 /// What went wrong, each kind counted apart, over the whole run.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Failures {
@@ -87,6 +108,8 @@ pub(crate) struct Failures {
     pub(crate) not_connected: u64,
     /// Replies that were not those to their requests.
     pub(crate) mismatched: u64,
+    /// Replies that came later than the time-out after their requests were due.
+    pub(crate) late: u64,
     /// Requests that never had a reply.
     pub(crate) lost: u64,
     /// Connections that the server closed.
@@ -106,9 +129,23 @@ impl Failures {
         *self.errors.entry(error.to_string()).or_default() += 1;
     }
 
+    /// Counts a connection that broke.
+    pub(super) fn broke(&mut self, error: &io::Error) {
+        self.broken += 1;
+        self.error(error);
+    }
+
+    /// All of them.
+    pub(crate) fn total(&self) -> u64 {
+        let &Failures { not_connected, mismatched, late, lost, .. } = self;
+        let &Failures { closed_by_server, broken, dead_workers, .. } = self;
+        not_connected + mismatched + late + lost + closed_by_server + broken + dead_workers
+    }
+
     pub(super) fn add(&mut self, other: Failures) {
         self.not_connected += other.not_connected;
         self.mismatched += other.mismatched;
+        self.late += other.late;
         self.lost += other.lost;
         self.closed_by_server += other.closed_by_server;
         self.broken += other.broken;
@@ -120,18 +157,12 @@ impl Failures {
     }
 }
 
-impl Failures {
-    /// All of them.
-    pub(crate) fn total(&self) -> u64 {
-        let &Failures { not_connected, mismatched, lost, closed_by_server, broken, .. } = self;
-        not_connected + mismatched + lost + closed_by_server + broken + self.dead_workers
-    }
-}
-
 impl Report {
     pub(super) fn of(plan: &Plan, measured: Measured) -> Report {
-        let (requests, latency) = (measured.requests, measured.histogram());
+        let (requests, latency) = (measured.requests, measured.latency());
         let wall = measured.measuring.as_secs_f64();
+        let target = |schedule: &Schedule| schedule.requests() / schedule.duration().as_secs_f64();
+        let latency_us = Latency::of(&latency);
         let per_request = |time: Duration| time.as_secs_f64() * 1e6 / requests.max(1) as f64;
         Report {
             connections: plan.connections,
@@ -139,14 +170,20 @@ impl Report {
             active: measured.active,
             answered: measured.answered,
             pipeline: plan.pipeline,
+            target_per_s: plan.schedule.as_ref().map(target),
             message_bytes: plan.size,
             connect_s: measured.connecting.as_secs_f64(),
             measured_s: wall,
             requests,
             requests_total: measured.requests_total,
             requests_per_s: if wall > 0.0 { requests as f64 / wall } else { 0.0 },
-            latency_us: Latency::of(&latency),
             latency_curve_us: curve(&latency),
+            service_us: match plan.schedule {
+                Some(_) => Latency::of(&measured.service()),
+                None => latency_us.clone(),
+            },
+            latency_us,
+            series: measured.series,
             load_cpu_us_per_request: per_request(measured.load_cpu),
             server_cpu_us_per_request: measured.server_cpu.map(per_request),
             server_switches_per_request: measured
@@ -158,55 +195,56 @@ impl Report {
 
     /// An error if anything went wrong.
     pub(crate) fn verdict(&self) -> Result<(), Failure> {
-        let &Failures { not_connected, mismatched, lost, closed_by_server, broken, .. } =
-            &self.failures;
-        if self.failures.total() == 0 {
-            return Ok(());
+        match self.failures.total() {
+            0 => Ok(()),
+            _ => Err(Failure::Found(self.failures.to_string())),
         }
-        let dead = match self.failures.dead_workers {
-            0 => String::new(),
-            dead => format!(", {dead} workers dead"),
-        };
-        Err(Failure::Found(format!(
-            "{not_connected} not connected, {mismatched} mismatched, {lost} lost, \
-             {closed_by_server} closed by the server, {broken} broken{dead}"
-        )))
+    }
+}
+
+impl fmt::Display for Failures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Failures { mismatched, late, lost, not_connected, closed_by_server, broken, .. } = self;
+        write!(
+            f,
+            "{mismatched} mismatched, {lost} lost, {late} late, {not_connected} not connected, \
+             {closed_by_server} closed by the server, {broken} broken"
+        )?;
+        match self.dead_workers {
+            0 => Ok(()),
+            dead => write!(f, ", {dead} workers dead"),
+        }
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { connected, active, answered, pipeline, message_bytes, .. } = self;
+        let Report { connected, active, answered, message_bytes, .. } = self;
         writeln!(
             f,
             "connections  {connected} ({active} active, {answered} answered), in {:.2} s",
             self.connect_s
         )?;
-        writeln!(
-            f,
-            "requests     {} of {message_bytes} bytes in {:.2} s, {pipeline} under way on each",
-            self.requests, self.measured_s
-        )?;
-        writeln!(f, "rate         {:.0} requests/s", self.requests_per_s)?;
-        let Latency { p50, p90, p99, p99_9, max, .. } = self.latency_us;
-        let [p50, p90, p99, p99_9, max] = [p50, p90, p99, p99_9, max].map(micros);
-        writeln!(f, "latency      p50 {p50}, p90 {p90}, p99 {p99}, p99.9 {p99_9}, max {max}")?;
+        write!(f, "requests     {} of {message_bytes} bytes", self.requests)?;
+        write!(f, " in {:.2} s", self.measured_s)?;
+        match self.pipeline {
+            Some(pipeline) => writeln!(f, ", {pipeline} under way on each")?,
+            None => writeln!(f)?,
+        }
+        write!(f, "rate         {:.0} requests/s", self.requests_per_s)?;
+        match self.target_per_s {
+            Some(target) => writeln!(f, " of {target:.0}")?,
+            None => writeln!(f)?,
+        }
+        writeln!(f, "latency      {}", self.latency_us)?;
+        writeln!(f, "service      {}", self.service_us)?;
         write!(f, "CPU          {:.2} us a request here", self.load_cpu_us_per_request)?;
         if let Some(server) = self.server_cpu_us_per_request {
             write!(f, ", {server:.2} us in the server")?;
         }
         writeln!(f)?;
         let failures = &self.failures;
-        writeln!(
-            f,
-            "failures     {} mismatched, {} lost, {} not connected, {} closed by the server, \
-             {} broken",
-            failures.mismatched,
-            failures.lost,
-            failures.not_connected,
-            failures.closed_by_server,
-            failures.broken
-        )?;
+        writeln!(f, "failures     {failures}")?;
         for (error, count) in &failures.errors {
             writeln!(f, "             {count} x {error}")?;
         }

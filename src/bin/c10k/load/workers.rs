@@ -310,8 +310,8 @@ impl Crew<'_> {
             (true, Some(each)) => {
                 (counts.not_connected, (active * u64::from(each)).saturating_sub(counts.replies))
             }
-            // So many are under way at any time.
-            (true, None) => (counts.not_connected, active * self.plan.pipeline),
+            // So many are under way at any time; of an open loop nobody knows.
+            (true, None) => (counts.not_connected, active * self.plan.pipeline.unwrap_or(0)),
         };
         let measured = Measured {
             connected: counts.connected,
