@@ -96,9 +96,6 @@ const SELECT_PROBE: u64 = 1_200;
 /// Descriptors of a server or load generator that are not connections.
 const FDS_BESIDES: u64 = 32;
 
-/// Whether `load` can be told a rate.
-const OPEN_LOOP: bool = false;
-
 /// The size of a message: what `load` sends if it is not told otherwise.
 const MESSAGE_BYTES: u32 = 64;
 
@@ -216,8 +213,7 @@ fn duration(args: &Args) -> Duration {
 
 /// The rate of the open loops, if there are any.
 fn open_rate(args: &Args) -> Option<f64> {
-    // `load` has no open loop yet.
-    (!args.quick && OPEN_LOOP).then_some(args.rate as f64)
+    (!args.quick).then_some(args.rate as f64)
 }
 
 /// What each round runs. A model takes part as far as it can.
