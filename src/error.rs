@@ -35,10 +35,10 @@ pub enum Error {
     Missing(&'static str),
     /// Two of a server's settings exclude each other.
     Conflict(&'static str),
-    /// The workers of a server end as soon as they are started. What each of them said is in
+    /// The workers of a server fail again and again, and none serves. What each of them said is in
     /// the log.
     Workers {
-        /// How the last one ended, as in "exit status: 1".
+        /// How the last one failed, as in "exit status 1".
         last: String,
     },
     /// A system call that only fails when the system is out of something.
@@ -72,7 +72,7 @@ impl fmt::Display for Error {
             Error::Missing(what) => write!(f, "the server has no {what}"),
             Error::Conflict(what) => f.write_str(what),
             Error::Workers { last } => {
-                write!(f, "the workers end as soon as they are started ({last}); see the log")
+                write!(f, "the workers fail again and again ({last}); see the log")
             }
             Error::System { operation, source } => {
                 write!(f, "cannot {operation}: {source}{}", way_out(source))

@@ -123,6 +123,9 @@ where
     /// Serves until told to stop, and then until what was received is answered. Returns what was
     /// counted.
     ///
+    /// With workers, and with [`Model::Processes`], this process forks, and gives SIGCHLD its default
+    /// action. What is in a child of it is a copy: a [`Handle`] stops nothing from there.
+    ///
     /// # Errors
     /// [`Error::System`] if there is no descriptor for the loop itself, or the process cannot fork
     /// because it has threads; [`Error::Workers`] if the workers cannot live.

@@ -10,6 +10,7 @@
 //! The parent keeps every listener open. So a worker that dies takes nothing with it but its own
 //! connections: who waits in the accept queue waits for the others, or for its successor.
 
+use std::collections::HashSet;
 use std::io;
 use std::mem;
 use std::process;
@@ -33,8 +34,9 @@ const LIFE_MIN: Duration = Duration::from_secs(1);
 
 /// How long to wait before a worker is started again that has failed; each time twice as long.
 const BACK_OFF: Duration = Duration::from_millis(100);
+const BACK_OFF_MAX: Duration = Duration::from_secs(5);
 
-/// A worker that has failed as often as this in a row will not do better the next time.
+/// If one has failed as often as this in a row, and no other serves, that will not change.
 const FAILURES_MAX: u32 = 5;
 
 /// How much longer than their time to drain the workers have to end.
@@ -69,6 +71,8 @@ struct Supervisor<F, M> {
     protocol: Arc<Protocol<F, M>>,
     config: Config,
     workers: Vec<Worker>,
+    /// Those that were started before.
+    started: HashSet<usize>,
     /// A signal has told it to stop.
     told: bool,
     /// When those that are left will be killed, once it is stopping.
@@ -94,6 +98,7 @@ where
         protocol,
         config,
         workers,
+        started: HashSet::new(),
         told: false,
         kill_at: None,
         failed: None,
@@ -190,6 +195,9 @@ where
                 log::debug!("worker {number} is process {pid}");
                 let pid = Pid::from_raw(pid as i32);
                 self.workers[number] = Worker::Alive { pid, since: Instant::now(), failures };
+                if !self.started.insert(number) {
+                    self.shared.counters.restarts.add(1);
+                }
             }
             Err(error) => {
                 let limit = match error.raw_os_error() {
@@ -201,18 +209,26 @@ where
         }
     }
 
-    /// A worker has failed to start.
+    /// A worker has failed. As long as another serves, it is worth trying: what is lacking may come
+    /// back.
     fn try_again(&mut self, number: usize, failures: u32, why: String) {
-        if failures >= FAILURES_MAX {
+        if failures >= FAILURES_MAX && !self.is_any_serving() {
             log::error!("worker {number} has failed {failures} times in a row: {why}");
             self.workers[number] = Worker::Ended;
             self.failed.get_or_insert(Error::Workers { last: why });
             self.stop();
             return;
         }
-        let back_off = BACK_OFF * 2_u32.pow(failures - 1);
+        let back_off = BACK_OFF.saturating_mul(1 << (failures - 1).min(16)).min(BACK_OFF_MAX);
         log::warn!("worker {number}: {why}; the next one starts in {back_off:?}");
         self.workers[number] = Worker::Due { at: Instant::now() + back_off, failures };
+    }
+
+    fn is_any_serving(&self) -> bool {
+        let is_serving = |(number, worker): (usize, &Worker)| {
+            matches!(worker, Worker::Alive { .. }) && self.shared.counters.is_serving(number)
+        };
+        self.workers.iter().enumerate().any(is_serving)
     }
 
     /// The life of a worker, from just after the fork. Returns its exit status.
@@ -269,7 +285,6 @@ where
                         self.bury(number, Worker::Due { at: Instant::now(), failures: 0 });
                         log::warn!("worker {number}, process {pid}: {how}; starting another");
                     }
-                    self.shared.counters.restarts.add(1);
                 }
             }
         }

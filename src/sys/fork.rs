@@ -66,7 +66,7 @@ pub(crate) fn check_single_threaded() -> io::Result<()> {
 pub(crate) fn close_all_but(keep: &OwnedFd) {
     let keep = keep.as_raw_fd() as u32;
     let first = libc::STDERR_FILENO as u32 + 1;
-    for (from, to) in [(first, keep - 1), (keep + 1, u32::MAX)] {
+    for (from, to) in [(first, keep.saturating_sub(1)), (first.max(keep + 1), u32::MAX)] {
         if from <= to {
             // SAFETY: close_range(2) takes three integers. By the contract above nobody uses the
             // descriptors again.
