@@ -36,7 +36,8 @@ fn report(output: &Output) -> Value {
 fn good(output: &Output) -> Value {
     let report = report(output);
     assert_eq!(output.status.code(), Some(0), "{report:#}");
-    for kind in ["mismatched", "lost", "not_connected", "closed_by_server", "broken"] {
+    let kinds = ["mismatched", "lost", "late", "refused", "not_connected"];
+    for kind in kinds.into_iter().chain(["closed_by_server", "reset", "broken"]) {
         assert_eq!(report["failures"][kind], 0, "{kind}");
     }
     report
@@ -145,7 +146,9 @@ fn every_request_that_is_due_is_sent() {
 }
 
 /// A server that echoes lines, and hands each reply to `tamper` first, with its number.
-fn tampering(tamper: fn(usize, Vec<u8>) -> Option<Vec<u8>>) -> SocketAddr {
+fn tampering(
+    mut tamper: impl FnMut(usize, Vec<u8>) -> Option<Vec<u8>> + Send + 'static,
+) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -188,6 +191,22 @@ fn one_wrong_reply_in_ten_thousand_is_noticed() {
         let first = report["failures"]["first_mismatch"].as_str().unwrap();
         assert!(first.starts_with("connection 0: "), "{first}");
     }
+    // Two replies change places: each of them is wrong, and none is lost.
+    let mut first = Vec::new();
+    let reordered = move |number, line: Vec<u8>| match number {
+        9_000 => {
+            first = line;
+            None
+        }
+        9_001 => Some([line.as_slice(), b"\n", &first].concat()),
+        _ => Some(line),
+    };
+    let addr = tampering(reordered).to_string();
+    let output = load(&addr, &["--connections", "1", "--pipeline", "4", "--requests", "10k"]);
+    assert_eq!(output.status.code(), Some(1));
+    let failures = &report(&output)["failures"];
+    assert_eq!((&failures["mismatched"], &failures["lost"]), (&2.into(), &0.into()));
+
     // None at all: with others under way, the next reply is to the wrong request.
     let dropped: Tamper = |number, line| (number != 9_000).then_some(line);
     let addr = tampering(dropped).to_string();
@@ -212,6 +231,40 @@ fn a_server_that_hangs_up_is_a_failure() {
     assert_eq!(output.status.code(), Some(1));
     let failures = &report(&output)["failures"];
     assert_eq!((&failures["closed_by_server"], &failures["lost"]), (&1.into(), &1.into()));
+}
+
+#[test]
+fn failures_are_counted_each_by_its_kind() {
+    let kind = |output: &Output, kind: &str, count: u64| {
+        assert_eq!(output.status.code(), Some(1), "{kind}");
+        let report = report(output);
+        assert_eq!(report["failures"][kind], count, "{report:#}");
+    };
+    // Nobody listens at one of two targets.
+    let server = Server::start(&EPOLL, &[]);
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let args = [&gone, "--connections", "10", "--requests-each", "1"];
+    kind(&load(&server.addr().to_string(), &args), "refused", 5);
+
+    // A reset, with four under way.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    let resetting = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read_exact(&mut [0; 65]).unwrap();
+        common::reset(stream);
+    });
+    let output = load(&addr, &["--connections", "1", "--pipeline", "4", "--duration", "10s"]);
+    resetting.join().unwrap();
+    kind(&output, "reset", 1);
+    kind(&output, "lost", 4);
+
+    // Answered, but not in time.
+    let args = ["--connections", "1", "--requests-each", "600", "--timeout", "50ms"];
+    let output = load(&stalling().to_string(), &args);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(report(&output)["failures"]["late"].as_u64() >= Some(1));
+    assert_eq!(report(&output)["failures"]["lost"], 0);
 }
 
 /// A load that has connected, and waits to be told to go on.

@@ -150,10 +150,11 @@ impl Engine<'_> {
     }
 
     fn progress(&self, stage: Stage) -> Progress {
+        let failures = self.run.failures.borrow();
         Progress {
             stage,
             connected: self.peers.len() as u64,
-            not_connected: self.run.failures.borrow().not_connected,
+            not_connected: failures.not_connected + failures.refused,
             answered: self.run.answered.get(),
             replies: self.run.replied.get(),
         }
@@ -200,16 +201,12 @@ impl Engine<'_> {
         });
         match begun {
             Ok(_) => self.connecting += 1,
-            Err(c10k::Error::Connect { source, .. }) => self.not_connected(&source),
+            Err(c10k::Error::Connect { source, .. }) => {
+                self.run.failures.borrow_mut().unconnected(&source);
+            }
             Err(error) => return Err(error.into()),
         }
         Ok(())
-    }
-
-    fn not_connected(&self, error: &io::Error) {
-        let mut failures = self.run.failures.borrow_mut();
-        failures.not_connected += 1;
-        failures.error(error);
     }
 
     /// Sends the first request. What is ready is told next, and drives the connection.
@@ -451,7 +448,7 @@ impl Handler<Peer> for Engine<'_> {
                 }
             }
             Err(error) => {
-                self.not_connected(&error);
+                self.run.failures.borrow_mut().unconnected(&error);
                 reactor.close(token);
             }
         }

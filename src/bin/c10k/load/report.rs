@@ -104,7 +104,9 @@ impl fmt::Display for Latency {
 /// What went wrong, each kind counted apart, over the whole run.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Failures {
-    /// Connections that could not be made.
+    /// Connections that nobody listened for (ECONNREFUSED).
+    pub(crate) refused: u64,
+    /// Connections that could not be made for other reasons.
     pub(crate) not_connected: u64,
     /// Replies that were not those to their requests.
     pub(crate) mismatched: u64,
@@ -114,7 +116,9 @@ pub(crate) struct Failures {
     pub(crate) lost: u64,
     /// Connections that the server closed.
     pub(crate) closed_by_server: u64,
-    /// Connections that broke.
+    /// Connections that were reset (ECONNRESET, EPIPE).
+    pub(crate) reset: u64,
+    /// Connections that broke in other ways.
     pub(crate) broken: u64,
     /// Processes of the load generator that died, with their connections.
     pub(crate) dead_workers: u64,
@@ -129,25 +133,40 @@ impl Failures {
         *self.errors.entry(error.to_string()).or_default() += 1;
     }
 
+    /// Counts a connection that could not be made.
+    pub(super) fn unconnected(&mut self, error: &io::Error) {
+        match error.raw_os_error() {
+            Some(libc::ECONNREFUSED) => self.refused += 1,
+            _ => self.not_connected += 1,
+        }
+        self.error(error);
+    }
+
     /// Counts a connection that broke.
     pub(super) fn broke(&mut self, error: &io::Error) {
-        self.broken += 1;
+        match error.raw_os_error() {
+            Some(libc::ECONNRESET | libc::EPIPE) => self.reset += 1,
+            _ => self.broken += 1,
+        }
         self.error(error);
     }
 
     /// All of them.
     pub(crate) fn total(&self) -> u64 {
-        let &Failures { not_connected, mismatched, late, lost, .. } = self;
-        let &Failures { closed_by_server, broken, dead_workers, .. } = self;
-        not_connected + mismatched + late + lost + closed_by_server + broken + dead_workers
+        let &Failures { refused, not_connected, mismatched, late, lost, .. } = self;
+        let &Failures { closed_by_server, reset, broken, dead_workers, .. } = self;
+        let connections = refused + not_connected + closed_by_server + reset + broken;
+        connections + mismatched + late + lost + dead_workers
     }
 
     pub(super) fn add(&mut self, other: Failures) {
+        self.refused += other.refused;
         self.not_connected += other.not_connected;
         self.mismatched += other.mismatched;
         self.late += other.late;
         self.lost += other.lost;
         self.closed_by_server += other.closed_by_server;
+        self.reset += other.reset;
         self.broken += other.broken;
         self.dead_workers += other.dead_workers;
         for (error, count) in other.errors {
@@ -204,11 +223,13 @@ impl Report {
 
 impl fmt::Display for Failures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Failures { mismatched, late, lost, not_connected, closed_by_server, broken, .. } = self;
+        let Failures { mismatched, lost, late, refused, not_connected, .. } = self;
+        let Failures { closed_by_server, reset, broken, .. } = self;
         write!(
             f,
-            "{mismatched} mismatched, {lost} lost, {late} late, {not_connected} not connected, \
-             {closed_by_server} closed by the server, {broken} broken"
+            "{mismatched} mismatched, {lost} lost, {late} late, {refused} refused, \
+             {not_connected} not connected, {closed_by_server} closed by the server, \
+             {reset} reset, {broken} broken"
         )?;
         match self.dead_workers {
             0 => Ok(()),
