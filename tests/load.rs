@@ -72,12 +72,17 @@ fn only_the_active_ones_send() {
 
 #[test]
 fn sums_prefixes_delimiters_and_sizes() {
-    let cases: [(&[&str], &[&str]); 6] = [
+    let cases: [(&[&str], &[&str]); 11] = [
         (&["--protocol", "sum"], &["--protocol", "sum", "--pipeline", "4"]),
         (&["--prefix", "got:"], &["--prefix", "got:"]),
         (&["--delimiter", "0"], &["--delimiter", "0"]),
         (&[], &["--size", "1"]),
         (&[], &["--size", "60000", "--pipeline", "8"]),
+        (&[], &["--size", "1..2KiB", "--pipeline", "8"]),
+        (&["--prefix", "got:"], &["--message", "{conn}: {seq}\\t", "--prefix", "got:"]),
+        (&["--protocol", "sum"], &["--protocol", "sum", "--no-verify"]),
+        (&["--prefix", "other than it expects"], &["--no-verify"]),
+        (&[], &["--protocol", "raw", "--message", "PING {seq}\\r\\n"]),
         // More under way than either side holds unsent by default.
         (&["--max-frame", "8MiB"], &["--size", "2MiB", "--pipeline", "8", "--requests", "20"]),
     ];
@@ -121,23 +126,69 @@ fn a_stall_is_charged_to_all_that_it_delays() {
     assert_eq!(report["service_us"], report["latency_us"]);
 }
 
+#[test]
+fn connections_are_replaced_after_so_many_requests() {
+    let cases: [&[&str]; 4] = [
+        &["--requests", "500"],
+        &["--requests", "500", "--pipeline", "4"],
+        &["--rate", "2k", "--duration", "300ms"],
+        &["--rate", "2k", "--duration", "300ms", "--pipeline", "1", "--workers", "2"],
+    ];
+    for args in cases {
+        let server = Server::start(&EPOLL, &[]);
+        let addr = server.addr().to_string();
+        let common = ["--connections", "4", "--churn", "10", "--prefix", ""];
+        let report = good(&load(&addr, &[&common[..], args].concat()));
+        let reconnects = report["reconnects"].as_u64().unwrap();
+        let requests = report["requests_total"].as_u64().unwrap();
+        assert!(reconnects >= 4 && requests >= 500, "{args:?}: {report:#}");
+        assert_eq!(report["answered"], 4, "those that were replaced are still four");
+        assert!(report["reconnect_us"]["p50"].as_f64() > Some(0.0));
+        let summary = server.stop().summary();
+        assert_eq!(summary.requests, requests);
+        assert!(summary.requests <= 10 * summary.connections, "{summary:?}");
+        // The last ones may have been begun and not be connected yet.
+        let accepted = summary.connections - 4;
+        assert!((reconnects..=reconnects + 4).contains(&accepted), "{summary:?}: {reconnects}");
+    }
+}
+
+#[test]
+fn whoever_thinks_sends_less() {
+    let server = Server::start(&EPOLL, &[]);
+    let addr = server.addr().to_string();
+    let args = ["--connections", "10", "--duration", "300ms", "--think-time", "20ms"];
+    // With churn too: a new connection is no reason not to think.
+    for more in [&[][..], &["--churn", "3"], &["--ramp", "200ms", "--workers", "2"]] {
+        let report = good(&load(&addr, &[&args[..], more].concat()));
+        // Each of ten can have thought fifteen times, or twenty-five with the ramp; without a pause
+        // there are thousands.
+        let requests = report["requests_total"].as_u64().unwrap();
+        assert!((10..=270).contains(&requests), "{more:?}: {report:#}");
+        assert_eq!(report["answered"], 10);
+    }
+}
+
 /// What is due is sent, and sent once, whoever has to send it and however much has to wait.
 #[test]
 fn every_request_that_is_due_is_sent() {
-    let cases: [&[&str]; 6] = [
+    let cases: [&[&str]; 7] = [
         &["--rate", "2k"],
         &["--rate", "2k", "--pipeline", "1"],
         &["--rate", "2k", "--workers", "3"],
         &["--rate", "2k", "--active", "1", "--workers", "2"],
         &["--rate", "1k:500ms,3k:500ms"],
         &["--rate", "0..4k:1s", "--warmup", "100ms"],
+        // A ramp of half a second brings a quarter of a second's requests, before measuring.
+        &["--rate", "1600:1s", "--ramp", "500ms"],
     ];
     for args in cases {
         let server = Server::start(&EPOLL, &[]);
         let addr = server.addr().to_string();
         let common = ["--connections", "10", "--duration", "1s"];
         let report = good(&load(&addr, &[&common[..], args].concat()));
-        assert_eq!(report["target_per_s"].as_f64().unwrap().round(), 2_000.0);
+        let target = if args.contains(&"--ramp") { 1_600.0 } else { 2_000.0 };
+        assert_eq!(report["target_per_s"].as_f64().unwrap().round(), target);
         // Two thousand of them, give or take one a worker.
         let total = report["requests_total"].as_u64().unwrap();
         assert!((1_997..=2_003).contains(&total), "{args:?}: {report:#}");
@@ -582,6 +633,10 @@ fn what_cannot_start_says_why() {
         (&[&gone, "--source", "192.0.2.1"], "Cannot assign requested address"),
         (&[&gone, "--requests-each", "5G"], "not a count"),
         (&[&gone, "--rate", "1k,2k:5s"], "says not how long"),
+        (&[&gone, "--protocol", "raw"], "needs a --message"),
+        (&[&gone, "--message", "a\\nb"], "has the delimiter in it"),
+        (&[&gone, "--size", "5..4"], "ends before it begins"),
+        (&[&gone, "--think-time", "1s", "--rate", "5"], "cannot be used with"),
         (&[&gone, "--rate", "1k", "--requests-each", "5"], "cannot be used with"),
         (&[&gone, "--requests-each", "5000M"], "4,294,967,294 at most"),
         // With its probe that would have been none at all.

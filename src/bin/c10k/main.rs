@@ -32,7 +32,7 @@ enum Verb {
     /// Sends messages to a server and prints the replies
     Client(client::Args),
     /// Loads a server with many connections and checks every reply
-    Load(load::Args),
+    Load(Box<load::Args>),
     /// Merges what several runs of load have logged into one summary
     Merge(merge::Args),
     /// Runs every model under the same load and prints one table
@@ -78,7 +78,7 @@ fn main() -> ExitCode {
     let result = match cli.verb {
         Verb::Serve(args) => serve::run(args),
         Verb::Client(args) => client::run(args),
-        Verb::Load(args) => load::run(args),
+        Verb::Load(args) => load::run(*args),
         Verb::Merge(args) => merge::run(args),
         Verb::Race(args) => race::run(args),
         Verb::Million(args) => million::run(args),

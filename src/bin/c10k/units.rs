@@ -1,5 +1,6 @@
 //! The command line's numbers: `10k`, `64KiB`, `250ms`, `'\n'`.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// A count: `100`, `10k`, `1M`, `1,000`.
@@ -28,6 +29,15 @@ pub(crate) fn size(text: &str) -> Result<u32, String> {
         .and_then(|bytes| u32::try_from(bytes).ok())
         .filter(|&bytes| bytes > 0)
         .ok_or_else(|| format!("'{text}' is not a size such as 512, 64KiB or 1MiB (below 4GiB)"))
+}
+
+/// A size, or a range of them: `64..1KiB`, both ends included.
+pub(crate) fn sizes(text: &str) -> Result<RangeInclusive<u32>, String> {
+    let (min, max) = text.split_once("..").unwrap_or((text, text));
+    match (size(min)?, size(max)?) {
+        (min, max) if min <= max => Ok(min..=max),
+        _ => Err(format!("'{text}' ends before it begins")),
+    }
 }
 
 fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
@@ -106,6 +116,8 @@ mod tests {
         assert_eq!(size("1MiB"), Ok(1 << 20));
         assert!(size("0").is_err());
         assert!(size("4GiB").is_err());
+        assert_eq!((sizes("64"), sizes("64..1KiB")), (Ok(64..=64), Ok(64..=1024)));
+        assert!(sizes("2..1").is_err() && sizes("1..").is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::payload::Payload;
 use super::plan::Plan;
@@ -33,6 +33,12 @@ pub(crate) struct Run {
     pub(super) under_way_max: usize,
     /// A reply that comes later than this is late, in nanoseconds.
     pub(super) timeout: u64,
+    /// Requests on one connection, after which another takes its place.
+    pub(super) churn: Option<u32>,
+    /// A reply makes the next request only after a while.
+    pub(super) thinks: bool,
+    /// The engine is to look at a connection that has nothing under way.
+    pub(super) pauses: bool,
     /// Requests of each connection that sends, a probe included.
     pub(crate) requests_each: Option<u32>,
     pub(crate) phase: Cell<Phase>,
@@ -62,7 +68,10 @@ impl Run {
             payload,
             open: plan.schedule.is_some(),
             under_way_max: plan.pipeline.map_or(usize::MAX, |n| n as usize),
-            timeout: u64::try_from(plan.timeout.as_nanos()).unwrap_or(u64::MAX),
+            timeout: nanos(plan.timeout),
+            churn: plan.churn,
+            thinks: plan.think_time.is_some(),
+            pauses: plan.think_time.is_some() || plan.churn.is_some(),
             requests_each: plan.requests_each.map(|n| n + u32::from(plan.probe)),
             phase: Cell::new(Phase::Connecting),
             began: Instant::now(),
@@ -113,6 +122,10 @@ impl Run {
             }
         }
     }
+}
+
+pub(super) fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn bump(count: &Cell<u64>) {
@@ -210,13 +223,47 @@ pub(crate) struct Checker {
     connection: u32,
     /// The number of the next request.
     next: u32,
+    /// How many more it is to send before another connection takes its place.
+    left: u32,
     answered: bool,
     under_way: UnderWay,
 }
 
 impl Checker {
     pub(crate) fn new(run: Rc<Run>, connection: u32) -> Checker {
-        Checker { run, connection, next: 0, answered: false, under_way: UnderWay::Nothing }
+        let left = run.churn.unwrap_or(u32::MAX);
+        let under_way = UnderWay::Nothing;
+        Checker { run, connection, next: 0, left, answered: false, under_way }
+    }
+
+    /// That of the connection which takes the place of this one: its requests are others.
+    pub(super) fn renewed(&self) -> Checker {
+        // Those that wait are still sent here.
+        let next = self.next.wrapping_add(self.waiting() as u32);
+        let new = Checker::new(self.run.clone(), self.connection);
+        Checker { next, answered: self.answered, ..new }
+    }
+
+    pub(super) fn connection(&self) -> u32 {
+        self.connection
+    }
+
+    /// Whether it has been given as many requests as it was to have.
+    pub(super) fn is_spent(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Whether it is to send more.
+    pub(super) fn has_more(&self) -> bool {
+        self.left > 0 && self.run.requests_each.is_none_or(|each| self.next < each)
+    }
+
+    fn is_given_one(&mut self) {
+        // Without a limit there are always more left than can be numbered.
+        if self.run.churn.is_some() {
+            // One that could not be replaced goes on.
+            self.left = self.left.saturating_sub(1);
+        }
     }
 
     /// How many requests were sent and have had no reply yet.
@@ -238,6 +285,12 @@ impl Checker {
     /// Writes the next request, which was due at a time in the past.
     #[inline]
     pub(super) fn request_due(&mut self, due: u64, out: &mut Reply<'_>) {
+        self.is_given_one();
+        self.write(due, out);
+    }
+
+    #[inline]
+    fn write(&mut self, due: u64, out: &mut Reply<'_>) {
         self.run.payload.write(self.connection, self.next, out);
         self.next = self.next.wrapping_add(1);
         self.under_way.push(Times { due, sent: self.run.now.get() });
@@ -251,6 +304,7 @@ impl Checker {
 
     /// Keeps a request that is due until there are fewer under way.
     pub(super) fn wait(&mut self, due: u64) {
+        self.is_given_one();
         self.under_way.queue().waiting.push_back(due);
         bump(&self.run.waiting);
     }
@@ -259,7 +313,7 @@ impl Checker {
     fn next_waiting(&mut self, out: &mut Reply<'_>) -> Outcome {
         let Some(due) = self.under_way.pop_waiting() else { return Outcome::Silence };
         self.run.waiting.set(self.run.waiting.get() - 1);
-        self.request_due(due, out);
+        self.write(due, out);
         Outcome::Reply
     }
 
@@ -296,7 +350,7 @@ impl Service for Checker {
         if !matches!(self.run.phase.get(), Phase::WarmUp | Phase::Measuring) {
             return Outcome::Silence;
         }
-        if self.run.requests_each.is_some_and(|each| self.next >= each) {
+        if self.run.thinks || !self.has_more() {
             return Outcome::Silence;
         }
         self.request(out);

@@ -1,29 +1,29 @@
 //! One process's loop: the same reactor and the same connections as the server's.
 
+mod connecting;
+mod open;
+
+use std::collections::HashMap;
 use std::io;
 use std::process;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use c10k::connection::{Connection, Step, Traffic, Workspace};
-use c10k::poller::{Interest, Readiness, Token};
-use c10k::sys::ConnectOptions;
-use c10k::{Handler, Reactor, Session, TimerId};
+use c10k::poller::{Readiness, Token};
+use c10k::{Handler, Reactor, TimerId};
+use hdrhistogram::Histogram;
 use nix::time::ClockId;
 use nix::unistd::Pid;
 
 use super::arrivals::Arrivals;
-use super::checker::{Checker, Phase, Run};
-use super::measured::Measured;
-use super::payload::Payload;
+use super::checker::{Checker, Phase, Run, nanos};
+use super::measured::{self, Measured};
 use super::plan::{Plan, Share};
 use super::progress::{self, Progress, Stage, Watcher};
-use super::schedule::Schedule;
 use crate::Failure;
 use crate::proc;
 use crate::protocol::AnyFraming;
-
-const INTEREST: Interest = Interest::READ.union(Interest::WRITE).union(Interest::EDGE);
 
 pub(super) type Peer = Connection<AnyFraming, Checker>;
 
@@ -38,6 +38,10 @@ struct Engine<'a> {
     begun: u64,
     connecting: u64,
     peers: Vec<Token>,
+    /// When those connections were begun that take the place of others, and how long the ones
+    /// before them took.
+    reconnecting: HashMap<Token, Instant>,
+    reconnects: Histogram<u64>,
     /// In an open loop: when requests are due, on the clock of the run from when it began to
     /// send; and who sends them, in turn.
     arrivals: Option<Arrivals>,
@@ -89,8 +93,8 @@ pub(super) fn run(
     share: Share,
     watcher: &mut Watcher<'_>,
 ) -> Result<(Measured, Reactor<Peer>), Failure> {
-    let kind = plan.protocol.usual_framing();
-    let payload = Payload::new(plan.protocol, plan.size as usize, plan.delimiter, &plan.prefix);
+    let kind = plan.dialect.framing();
+    let payload = plan.payload.clone();
     let mut engine = Engine {
         plan,
         share,
@@ -101,6 +105,8 @@ pub(super) fn run(
         begun: 0,
         connecting: 0,
         peers: Vec::new(),
+        reconnecting: HashMap::new(),
+        reconnects: measured::histogram(),
         arrivals: None,
         sending_since: 0,
         ring: Vec::new(),
@@ -160,71 +166,6 @@ impl Engine<'_> {
         }
     }
 
-    // ---- Connecting ----
-
-    fn total(&self) -> u64 {
-        self.share.connections.end - self.share.connections.start
-    }
-
-    /// Connections that are begun, and not as far as they are to be. A connection is established
-    /// when the kernel says so, long before a busy server accepts it: those who probe it do not
-    /// fill its queue.
-    fn under_way(&self) -> u64 {
-        self.connecting + self.run.outstanding()
-    }
-
-    /// Begins connections, up to as many as may be under way, and no sooner than they are due.
-    fn connect_more(&mut self, reactor: &mut Reactor<Peer>) -> Result<(), Failure> {
-        while self.begun < self.total() && self.under_way() < self.share.connecting_max {
-            let due = due_after(self.share.connect_rate, self.begun);
-            if due > self.began.elapsed() {
-                if self.pace.is_none() {
-                    self.pace = Some(reactor.set_timer(self.began + due));
-                }
-                return Ok(());
-            }
-            self.connect_one(reactor)?;
-        }
-        Ok(())
-    }
-
-    fn connect_one(&mut self, reactor: &mut Reactor<Peer>) -> Result<(), Failure> {
-        let number = self.share.connections.start + self.begun;
-        self.begun += 1;
-        // What may be unsent is what was asked for. Were it less, neither side might read.
-        let checker = Checker::new(self.run.clone(), number as u32);
-        let session = Session::new(self.framing, checker).pending_max(u32::MAX);
-        let (source, target) = self.plan.ends_of(number);
-        let options = ConnectOptions { source, ..ConnectOptions::default() };
-        let begun = reactor.connect(target, &options, self.plan.timeout, INTEREST, |fd| {
-            Connection::new(fd, session, INTEREST, 0)
-        });
-        match begun {
-            Ok(_) => self.connecting += 1,
-            Err(c10k::Error::Connect { source, .. }) => {
-                self.run.failures.borrow_mut().unconnected(&source);
-            }
-            Err(error) => return Err(error.into()),
-        }
-        Ok(())
-    }
-
-    /// Sends the first request. What is ready is told next, and drives the connection.
-    fn probe(&mut self, reactor: &mut Reactor<Peer>, token: Token) {
-        let Some(peer) = reactor.source_mut(token) else { return };
-        self.run.read_clock();
-        peer.session_mut().push(Checker::request);
-        reactor.set_deadline(token, Instant::now() + self.plan.timeout);
-    }
-
-    /// Unsets the deadline of a connection whose probe was answered.
-    fn probed(&mut self, reactor: &mut Reactor<Peer>, token: Token) {
-        let answered = |peer: &Peer| peer.session().service().outstanding() == 0;
-        if reactor.source(token).is_some_and(answered) {
-            reactor.clear_deadline(token);
-        }
-    }
-
     // ---- Exchanging ----
 
     /// The connections that are to send: spread evenly over all.
@@ -239,77 +180,57 @@ impl Engine<'_> {
         if let Some(schedule) = &self.plan.schedule {
             return self.start_open(reactor, schedule);
         }
-        let mut requests = self.plan.pipeline.unwrap_or(1);
-        if let Some(each) = self.plan.requests_each {
-            requests = requests.min(u64::from(each));
-            self.next_phase(reactor);
-        } else {
-            self.timer = Some(reactor.set_timer(Instant::now() + self.plan.warmup));
+        let Plan { ramp, warmup, .. } = *self.plan;
+        let now = Instant::now();
+        match self.plan.requests_each {
+            Some(_) => self.next_phase(reactor),
+            None => self.timer = Some(reactor.set_timer(now + ramp + warmup)),
         }
-        for token in self.active() {
-            // It may have been closed while we waited.
-            let Some(peer) = reactor.source_mut(token) else { continue };
-            self.run.read_clock();
-            for _ in 0..requests {
+        let active = self.active();
+        for (at, &token) in active.iter().enumerate() {
+            match ramp.is_zero() {
+                true => self.begin(reactor, token),
+                false => {
+                    let after = ramp.mul_f64(at as f64 / active.len() as f64);
+                    reactor.set_deadline(token, now + after);
+                }
+            }
+        }
+    }
+
+    /// In a closed loop: sends the first requests of a connection, or one again after a pause.
+    fn begin(&mut self, reactor: &mut Reactor<Peer>, token: Token) {
+        if !matches!(self.run.phase.get(), Phase::WarmUp | Phase::Measuring) {
+            return;
+        }
+        // It may have been closed while we waited.
+        let Some(peer) = reactor.source_mut(token) else { return };
+        self.run.read_clock();
+        for _ in 0..self.plan.pipeline.unwrap_or(1) {
+            if peer.session().service().has_more() {
                 peer.session_mut().push(Checker::request);
             }
-            self.drive(reactor, token, Readiness::NONE);
         }
-    }
-
-    /// Begins an open loop: from here on the requests are due when they are due.
-    fn start_open(&mut self, reactor: &mut Reactor<Peer>, schedule: &Schedule) {
-        let Plan { warmup, duration, arrivals, .. } = *self.plan;
-        self.ring = self.active();
-        let now = Instant::now();
-        self.timer = Some(reactor.set_timer(now + warmup));
-        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.sending_since = nanos(now - self.run.began);
-        let from = self.sending_since.saturating_add(nanos(warmup));
-        self.run.window.set((from, from.saturating_add(nanos(duration))));
-        let part = self.share.part;
-        self.arrivals = (part.size > 0.0)
-            .then(|| Arrivals::new(schedule.after(Duration::ZERO, warmup), arrivals, part));
-        self.send_due(reactor);
-    }
-
-    /// Sends all requests that are due by now, each on the next connection in turn, and sees to it
-    /// that the loop wakes for the next one.
-    fn send_due(&mut self, reactor: &mut Reactor<Peer>) {
-        let Some(arrivals) = &mut self.arrivals else { return };
-        self.run.read_clock();
-        let now = self.run.now.get() - self.sending_since;
-        let mut touched = Vec::new();
-        while let Some(due) = arrivals.take_due(now) {
-            let Some(token) = next_in_turn(&mut self.ring, &mut self.turn, reactor) else { break };
-            let session = reactor.source_mut(token).expect("just looked at").session_mut();
-            let due = self.sending_since + due;
-            if session.service().may_send() {
-                session.push(|checker, out| checker.request_due(due, out));
-                // With few connections, what is due on one of them is sent at once.
-                if touched.last() != Some(&token) {
-                    touched.push(token);
-                }
-            } else {
-                session.service_mut().wait(due);
-            }
-        }
-        if self.due_timer.is_none()
-            && let Some(due) = arrivals.next_due()
-        {
-            let at = self.run.began + Duration::from_nanos(self.sending_since + due);
-            self.due_timer = Some(reactor.set_timer(at));
-        }
-        for token in touched {
-            self.drive(reactor, token, Readiness::NONE);
-        }
+        self.drive(reactor, token, Readiness::NONE);
     }
 
     fn drive(&mut self, reactor: &mut Reactor<Peer>, token: Token, readiness: Readiness) {
         let Some(peer) = reactor.source_mut(token) else { return };
-        match peer.drive(readiness, 0, &mut self.work, &self.traffic) {
-            Ok(Step::Wait) => {}
-            Ok(Step::Again | Step::Linger) => reactor.again(token),
+        let replied = self.run.replied.get();
+        let driven = peer.drive(readiness, 0, &mut self.work, &self.traffic);
+        let idle = self.run.pauses && replied != self.run.replied.get() && {
+            let checker = peer.session().service();
+            checker.outstanding() + checker.waiting() == 0
+        };
+        match driven {
+            Ok(step @ (Step::Wait | Step::Again | Step::Linger)) => {
+                if step != Step::Wait {
+                    reactor.again(token);
+                }
+                if idle {
+                    self.pause(reactor, token);
+                }
+            }
             Ok(Step::Close) => {
                 self.run.failures.borrow_mut().closed_by_server += 1;
                 self.lose(reactor, token);
@@ -318,6 +239,24 @@ impl Engine<'_> {
                 self.run.failures.borrow_mut().broke(&error);
                 self.lose(reactor, token);
             }
+        }
+    }
+
+    /// The last request under way on a connection was answered, and the answer did not make
+    /// another.
+    fn pause(&mut self, reactor: &mut Reactor<Peer>, token: Token) {
+        let Some(peer) = reactor.source(token) else { return };
+        let sending = matches!(self.run.phase.get(), Phase::WarmUp | Phase::Measuring);
+        if peer.session().service().is_spent() {
+            // In an open loop another has taken its place already.
+            if sending && !self.run.open {
+                self.reconnect(reactor, token);
+            }
+            if sending || self.run.open {
+                reactor.close(token);
+            }
+        } else if sending && let Some(time) = self.plan.think_time {
+            reactor.set_deadline(token, Instant::now() + time);
         }
     }
 
@@ -353,9 +292,9 @@ impl Engine<'_> {
                 self.run.phase.set(Phase::Measuring);
                 self.timer = Some(reactor.set_timer(now + self.plan.duration));
                 self.run.read_clock();
-                let nanos_max = u64::try_from(self.plan.duration.as_nanos()).unwrap_or(u64::MAX);
                 let failures = self.run.failures.borrow().total();
-                self.run.recorder.borrow_mut().start(self.run.now.get(), nanos_max, failures);
+                let most = nanos(self.plan.duration);
+                self.run.recorder.borrow_mut().start(self.run.now.get(), most, failures);
             }
             Phase::Measuring => {
                 let wall = self.window.start.expect("measuring").elapsed();
@@ -400,6 +339,7 @@ impl Engine<'_> {
             measuring: self.window.wall,
             requests: run.measured.get(),
             requests_total: run.replied.get(),
+            reconnects: measured::buckets(&self.reconnects),
             series,
             service,
             load_cpu: self.window.load_cpu,
@@ -408,26 +348,6 @@ impl Engine<'_> {
             failures,
         }
     }
-}
-
-/// Whose turn it is to send. Connections that are gone lose theirs.
-fn next_in_turn(ring: &mut Vec<Token>, turn: &mut usize, reactor: &Reactor<Peer>) -> Option<Token> {
-    while !ring.is_empty() {
-        *turn %= ring.len();
-        let token = ring[*turn];
-        if reactor.source(token).is_some() {
-            *turn += 1;
-            return Some(token);
-        }
-        ring.remove(*turn);
-    }
-    None
-}
-
-/// How long after the first connection number `number` is to begin, at so many in a second.
-fn due_after(rate: Option<f64>, number: u64) -> Duration {
-    let seconds = rate.map_or(0.0, |rate| number as f64 / rate);
-    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
 /// The CPU time that a process has used, all threads together (`clock_getcpuclockid(3)`).
@@ -439,8 +359,10 @@ fn cpu_time(pid: u32) -> Option<Duration> {
 
 impl Handler<Peer> for Engine<'_> {
     fn connected(&mut self, reactor: &mut Reactor<Peer>, token: Token, result: io::Result<()>) {
-        self.connecting -= 1;
+        let again = self.reconnecting.contains_key(&token);
+        self.connecting -= u64::from(!again);
         match result {
+            Ok(()) if again => self.reconnected(reactor, token),
             Ok(()) => {
                 self.peers.push(token);
                 if self.plan.probe {
@@ -449,7 +371,9 @@ impl Handler<Peer> for Engine<'_> {
             }
             Err(error) => {
                 self.run.failures.borrow_mut().unconnected(&error);
-                reactor.close(token);
+                self.reconnecting.remove(&token);
+                // In an open loop there may be requests that wait for it.
+                self.lose(reactor, token);
             }
         }
     }
@@ -463,8 +387,11 @@ impl Handler<Peer> for Engine<'_> {
         }
     }
 
-    /// A probe was not answered in time.
+    /// It is time for a connection to send; or, while connecting, its probe was not answered.
     fn deadline(&mut self, reactor: &mut Reactor<Peer>, token: Token) {
+        if self.run.phase.get() != Phase::Connecting {
+            return self.begin(reactor, token);
+        }
         let error = io::Error::new(io::ErrorKind::TimedOut, "a probe had no reply");
         self.run.failures.borrow_mut().error(&error);
         self.lose(reactor, token);
@@ -497,24 +424,5 @@ impl Handler<Peer> for Engine<'_> {
             Phase::WarmUp | Phase::Draining if alone => self.run.phase.set(Phase::Over),
             _ => {}
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn connections_are_due_at_their_rate() {
-        let second = Duration::from_secs(1);
-        assert_eq!(due_after(None, 1_000_000), Duration::ZERO);
-        assert_eq!(due_after(Some(500.0), 0), Duration::ZERO);
-        assert_eq!(due_after(Some(500.0), 500), second);
-        // Never more of them at once than one, whatever the rate.
-        let due: Vec<_> = (0..1_000).map(|number| due_after(Some(1_000.0), number)).collect();
-        assert!(due.is_sorted_by(|one, next| one < next));
-        assert_eq!(due.iter().filter(|due| **due < second).count(), 1_000);
-        assert_eq!(due_after(Some(0.2), 1), 5 * second);
-        assert_eq!(due_after(Some(1e-300), u64::MAX), Duration::MAX);
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct Measured {
     /// Service times: the buckets of a histogram of nanoseconds. Empty in a closed loop, where
     /// they are the latencies.
     pub(super) service: Vec<(u64, u64)>,
+    /// How long it took to connect again, as buckets of a histogram of nanoseconds.
+    pub(super) reconnects: Vec<(u64, u64)>,
     pub(super) load_cpu: Duration,
     /// `None` if no server was named, or it is not there.
     pub(super) server_cpu: Option<Duration>,
@@ -82,6 +84,10 @@ impl Measured {
         sum(self.series.iter().flat_map(|second| &second.latency))
     }
 
+    pub(super) fn reconnects(&self) -> Histogram<u64> {
+        sum(&self.reconnects)
+    }
+
     /// All service times.
     pub(super) fn service(&self) -> Histogram<u64> {
         sum(&self.service)
@@ -103,6 +109,7 @@ impl Measured {
             }
         }
         self.service.extend(other.service);
+        self.reconnects.extend(other.reconnects);
         self.load_cpu += other.load_cpu;
         // There is one server: who measured for longest has seen the most of it.
         self.server_cpu = self.server_cpu.max(other.server_cpu);

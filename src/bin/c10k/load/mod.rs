@@ -12,19 +12,22 @@ mod recorder;
 mod report;
 mod schedule;
 pub(crate) mod source;
+mod template;
 mod workers;
 
 use std::io::{self, Write};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use self::limits::Limits;
+use self::payload::{Dialect, Payload};
 use self::plan::Plan;
 use self::progress::{Stage, Watcher};
 pub(crate) use self::report::{Latency, Report, micros};
 use self::schedule::{Rate, Schedule};
 use self::source::Sources;
+use self::template::Template;
 use crate::Failure;
-use crate::protocol::Protocol;
 use crate::units;
 
 /// Opens connections, keeps requests under way on each, checks every reply byte for byte, and
@@ -34,6 +37,8 @@ use crate::units;
   c10k load 127.0.0.1:7000 --connections 10k --duration 10s
   c10k load 127.0.0.1:7000 --connections 10k --active 50 --json
   c10k load 127.0.0.1:7000 --connections 100 --pipeline 32 --size 512
+  c10k load 127.0.0.1:6379 --protocol raw --message 'PING\\r\\n'
+  c10k load 127.0.0.1:7000 --churn 10 --think-time 5ms --ramp 2s --size 64..1KiB
   c10k load 127.0.0.1:7000 --rate 50k --arrivals poisson --duration 30s
   c10k load 127.0.0.1:7000 --protocol sum --requests 1M
   c10k load 127.0.0.1:7000 --workers 6 --source 127.1.0.0/24 --connections 100k
@@ -78,9 +83,25 @@ pub(crate) struct Args {
     /// Where the randomness of --arrivals poisson begins [default: anywhere]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// The size of a message in bytes, without its delimiter (echo)
-    #[arg(long, value_name = "SIZE", default_value = "64", value_parser = units::size)]
-    size: u32,
+    /// The size of a message in bytes, without its delimiter (echo): 64, or a range: 64..1KiB
+    #[arg(long, value_name = "SIZE", default_value = "64", value_parser = units::sizes)]
+    size: RangeInclusive<u32>,
+    /// The message (echo, raw), with the numbers of connection and request for {conn} and {seq},
+    /// and \\n, \\t, \\r, \\0 for bytes
+    #[arg(long, value_name = "TEMPLATE", conflicts_with = "size")]
+    message: Option<Template>,
+    /// Only count the replies, whatever they say
+    #[arg(long)]
+    no_verify: bool,
+    /// Close a connection after K requests and open another in its place
+    #[arg(long, value_name = "K", value_parser = units::some, conflicts_with_all = ["requests_each", "probe"])]
+    churn: Option<u64>,
+    /// Wait so long between a reply and the next request of its connection (closed loop)
+    #[arg(long, value_name = "DUR", value_parser = units::duration, conflicts_with_all = ["rate", "requests_each", "pipeline"])]
+    think_time: Option<Duration>,
+    /// Take so long until the rate is reached, or all active connections send
+    #[arg(long, value_name = "DUR", default_value = "0s", value_parser = units::duration, conflicts_with = "requests_each")]
+    ramp: Duration,
     /// How long to measure
     #[arg(long, value_name = "DUR", default_value = "10s", value_parser = units::duration)]
     duration: Duration,
@@ -95,8 +116,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DUR", default_value = "500ms", value_parser = units::duration)]
     warmup: Duration,
     /// What the server speaks
-    #[arg(long, value_enum, default_value_t = Protocol::Echo)]
-    protocol: Protocol,
+    #[arg(long, value_enum, default_value_t = Dialect::Echo)]
+    protocol: Dialect,
     /// The byte that ends a message: x, '\n', '\t', '\0' or 0x1e
     #[arg(long, value_name = "BYTE", default_value = "\\n", value_parser = units::byte)]
     delimiter: u8,
@@ -130,9 +151,6 @@ const REQUESTS_EACH_MAX: u64 = u32::MAX as u64 - 1;
 impl Args {
     fn plan(&self) -> Result<Plan, Failure> {
         let cannot = |why: &str| Err(Failure::Cannot(why.to_owned()));
-        if self.protocol == Protocol::Ok {
-            return cannot("the replies of --protocol ok cannot be told apart: try echo or sum");
-        }
         if self.workers > Some(WORKERS_MAX) {
             return cannot(&format!("--workers is {WORKERS_MAX} at most"));
         }
@@ -147,6 +165,9 @@ impl Args {
                 sources.push(*source);
             }
         }
+        let Ok(churn) = self.churn.map(u32::try_from).transpose() else {
+            return cannot("--churn is 4,294,967,295 at most");
+        };
         let schedule = self.rate.as_ref().map(|rate| rate.schedule(self.duration));
         let plan = Plan {
             targets: plan::targets(&self.addrs, self.timeout)?,
@@ -161,18 +182,40 @@ impl Args {
             seed: self.seed.unwrap_or_else(|| fastrand::u64(..)),
             requests: self.requests,
             requests_each,
+            churn,
+            think_time: self.think_time,
+            ramp: self.ramp,
             warmup: self.warmup,
             duration: schedule.as_ref().map_or(self.duration, Schedule::duration),
             schedule,
             timeout: self.timeout,
-            protocol: self.protocol,
+            dialect: self.protocol,
             delimiter: self.delimiter,
-            prefix: self.prefix.clone(),
-            size: self.size,
+            payload: self.payload()?,
             server_pid: self.server_pid,
         };
         plan.check_sources()?;
         Ok(plan)
+    }
+}
+
+impl Args {
+    fn payload(&self) -> Result<Payload, Failure> {
+        let cannot = |why: &str| Err(Failure::Cannot(why.to_owned()));
+        let payload = match (self.protocol, self.message.clone()) {
+            (Dialect::Echo, None) => Payload::echo(self.size.clone(), self.delimiter, &self.prefix),
+            (Dialect::Echo, Some(message)) if message.contains(self.delimiter) => {
+                return cannot(
+                    "--message has the delimiter in it, and is ended by it: see --delimiter",
+                );
+            }
+            (Dialect::Echo, Some(message)) => Payload::echoed(message, &self.prefix),
+            (Dialect::Sum, None) => Payload::sum(),
+            (Dialect::Sum, Some(_)) => return cannot("--message is for --protocol echo or raw"),
+            (Dialect::Raw, Some(message)) => Payload::raw(message),
+            (Dialect::Raw, None) => return cannot("--protocol raw needs a --message"),
+        };
+        Ok(if self.no_verify { payload.unchecked() } else { payload })
     }
 }
 

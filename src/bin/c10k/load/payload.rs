@@ -1,51 +1,145 @@
 //! What is sent, and what must come back: a different message for each connection and each
 //! request, so that a reply to another one is noticed.
 
-use c10k::service::Reply;
+use std::ops::RangeInclusive;
 
-use crate::protocol::Protocol;
+use c10k::service::Reply;
+use clap::ValueEnum;
+
+use super::template::Template;
+use crate::protocol::FramingKind;
 
 /// The digits of a message's number take up to this much of it.
 const ID_LEN: usize = 16;
 
-/// Makes and checks messages.
-#[derive(Debug)]
-pub(crate) enum Payload {
-    Echo {
-        /// What the server puts before each reply.
-        prefix: Vec<u8>,
-        /// A message whose digits are still to be filled in.
-        template: Vec<u8>,
-        /// Sixteen bytes to write a number with, none of which is the delimiter.
-        digits: [u8; 16],
-    },
+/// What the load generator can speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Dialect {
+    /// The reply is the request
+    Echo,
+    /// The reply to {"A":7,"B":4} is {"Sum":11}
     Sum,
+    /// The message as it is, without a delimiter; any reply up to the delimiter will do
+    Raw,
+}
+
+impl Dialect {
+    pub(crate) fn framing(self) -> FramingKind {
+        match self {
+            Dialect::Sum => FramingKind::Json,
+            Dialect::Echo | Dialect::Raw => FramingKind::Delimiter,
+        }
+    }
+}
+
+/// Makes and checks messages.
+#[derive(Debug, Clone)]
+pub(crate) struct Payload {
+    message: Message,
+    /// What the server puts before each reply of echo.
+    prefix: Vec<u8>,
+    /// What the replies say matters.
+    checked: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Message {
+    Filled(Filled),
+    Sum,
+    Echoed(Template),
+    Raw(Template),
+}
+
+/// Messages of filler that begin with a number.
+#[derive(Debug, Clone)]
+struct Filled {
+    /// The longest message, whose digits are still to be filled in.
+    template: Vec<u8>,
+    size_min: usize,
+    /// Sixteen bytes to write a number with, none of which is the delimiter.
+    digits: [u8; 16],
+}
+
+impl Filled {
+    /// A message is its first bytes, which are these, and of the template those that follow.
+    #[inline]
+    fn message(&self, connection: u32, number: u32) -> ([u8; ID_LEN], &[u8]) {
+        let id = id(&self.digits, connection, number);
+        let size = match self.size_min == self.template.len() {
+            true => self.size_min,
+            false => self.size(connection, number),
+        };
+        (id, &self.template[..size])
+    }
+
+    /// Any size as often as any other, and the same for the same message.
+    fn size(&self, connection: u32, number: u32) -> usize {
+        let sizes = (self.template.len() - self.size_min + 1) as u128;
+        let id = u64::from(connection) << 32 | u64::from(number);
+        let random = fastrand::Rng::with_seed(id).u64(..);
+        self.size_min + ((u128::from(random) * sizes) >> 64) as usize
+    }
 }
 
 impl Payload {
-    /// Messages of `size` bytes for echo; for sum the size is what it is.
-    pub(crate) fn new(protocol: Protocol, size: usize, delimiter: u8, prefix: &str) -> Payload {
-        if protocol == Protocol::Sum {
-            return Payload::Sum;
-        }
+    /// Messages of these sizes, each of which is to come back behind the prefix.
+    pub(crate) fn echo(sizes: RangeInclusive<u32>, delimiter: u8, prefix: &str) -> Payload {
         let mut usable = (b'0'..=b'9').chain(b'a'..=b'z').filter(|&byte| byte != delimiter);
         let digits = std::array::from_fn(|_| usable.next().expect("36 less one"));
         let filler = usable.next().expect("20 less one");
-        Payload::Echo { prefix: prefix.into(), template: vec![filler; size], digits }
+        let template = vec![filler; *sizes.end() as usize];
+        let filled = Filled { template, size_min: *sizes.start() as usize, digits };
+        Payload { message: Message::Filled(filled), prefix: prefix.into(), checked: true }
+    }
+
+    /// Sums of the numbers of connection and request.
+    pub(crate) fn sum() -> Payload {
+        Payload { message: Message::Sum, prefix: Vec::new(), checked: true }
+    }
+
+    /// Messages from a template, which are to come back behind the prefix.
+    pub(crate) fn echoed(template: Template, prefix: &str) -> Payload {
+        Payload { message: Message::Echoed(template), prefix: prefix.into(), checked: true }
+    }
+
+    /// Messages from a template, to which any reply is right.
+    pub(crate) fn raw(template: Template) -> Payload {
+        Payload { message: Message::Raw(template), prefix: Vec::new(), checked: false }
+    }
+
+    /// The same, with any reply being right.
+    pub(crate) fn unchecked(self) -> Payload {
+        Payload { checked: false, ..self }
+    }
+
+    /// The sizes of the smallest and of the largest message; those of templates and sums, whose
+    /// numbers grow, of the first one.
+    pub(crate) fn sizes(&self) -> (u32, u32) {
+        match &self.message {
+            Message::Filled(filled) => (filled.size_min as u32, filled.template.len() as u32),
+            Message::Sum => (13, 13),
+            Message::Echoed(template) | Message::Raw(template) => {
+                let len = template.message(0, 0).len() as u32;
+                (len, len)
+            }
+        }
     }
 
     /// Writes request number `number` of a connection.
     #[inline]
     pub(crate) fn write(&self, connection: u32, number: u32, out: &mut Reply<'_>) {
-        match self {
-            Payload::Echo { template, digits, .. } => {
-                let id = id(digits, connection, number);
-                let id = &id[ID_LEN.saturating_sub(template.len())..];
+        match &self.message {
+            Message::Filled(filled) => {
+                let (id, message) = filled.message(connection, number);
+                let id = &id[ID_LEN.saturating_sub(message.len())..];
                 out.extend(id);
-                out.extend(&template[id.len()..]);
+                out.extend(&message[id.len()..]);
             }
-            Payload::Sum => {
-                write!(out, "{{\"A\":{connection},\"B\":{number}}}");
+            Message::Sum => write!(out, "{{\"A\":{connection},\"B\":{number}}}"),
+            Message::Echoed(template) => out.extend(&template.message(connection, number)),
+            Message::Raw(template) => {
+                out.extend(&template.message(connection, number));
+                out.unterminated();
             }
         }
     }
@@ -53,18 +147,24 @@ impl Payload {
     /// Whether `reply` is, byte for byte, the reply to request number `number` of a connection.
     #[inline]
     pub(crate) fn answers(&self, connection: u32, number: u32, reply: &[u8]) -> bool {
-        match self {
-            Payload::Echo { prefix, template, digits } => {
-                let id = id(digits, connection, number);
-                let id = &id[ID_LEN.saturating_sub(template.len())..];
-                reply.len() == prefix.len() + template.len()
-                    && reply.strip_prefix(prefix.as_slice()).is_some_and(|message| {
-                        message[..id.len()] == *id && message[id.len()..] == template[id.len()..]
-                    })
-            }
-            Payload::Sum => {
+        if !self.checked {
+            return true;
+        }
+        let echo = reply.strip_prefix(self.prefix.as_slice());
+        match &self.message {
+            Message::Filled(filled) => echo.is_some_and(|echo| {
+                let (id, message) = filled.message(connection, number);
+                let id = &id[ID_LEN.saturating_sub(message.len())..];
+                echo.len() == message.len()
+                    && echo[..id.len()] == *id
+                    && echo[id.len()..] == message[id.len()..]
+            }),
+            Message::Sum => {
                 let sum = u64::from(connection) + u64::from(number);
                 reply == format!("{{\"Sum\":{sum}}}").as_bytes()
+            }
+            Message::Echoed(template) | Message::Raw(template) => {
+                echo.is_some_and(|echo| *echo == template.message(connection, number))
             }
         }
     }
@@ -100,7 +200,7 @@ mod tests {
     #[test]
     fn each_message_answers_itself_only() {
         for delimiter in [b'\n', b'0', b'g', b'z'] {
-            let payload = Payload::new(Protocol::Echo, 64, delimiter, "");
+            let payload = Payload::echo(64..=64, delimiter, "");
             let one = message(&payload, 7, 1);
             assert_eq!(one.len(), 64);
             assert!(!one.contains(&delimiter));
@@ -118,19 +218,47 @@ mod tests {
 
     #[test]
     fn short_messages_keep_the_digits_that_change() {
-        let payload = Payload::new(Protocol::Echo, 2, b'\n', "got:");
+        let payload = Payload::echo(2..=2, b'\n', "got:");
         let message = message(&payload, 1, 0x1a2);
         assert_eq!(message, b"a2");
         assert!(payload.answers(1, 0x1a2, b"got:a2"));
         assert!(!payload.answers(1, 0x1a2, b"a2"));
-        assert!(Payload::new(Protocol::Echo, 0, b'\n', "").answers(0, 0, b""));
+        assert!(Payload::echo(0..=0, b'\n', "").answers(0, 0, b""));
     }
 
     #[test]
     fn sums_are_worked_out() {
-        let payload = Payload::new(Protocol::Sum, 0, b'\n', "");
+        let payload = Payload::sum();
         assert_eq!(message(&payload, 7, 4), br#"{"A":7,"B":4}"#);
         assert!(payload.answers(7, 4, br#"{"Sum":11}"#));
         assert!(!payload.answers(7, 4, br#"{"Sum":12}"#));
+    }
+
+    #[test]
+    fn sizes_are_spread_over_their_range() {
+        let payload = Payload::echo(20..=23, b'\n', "");
+        let mut seen = [0; 4];
+        for number in 0..4_000 {
+            let one = message(&payload, 3, number);
+            assert!(payload.answers(3, number, &one) && !payload.answers(4, number, &one));
+            seen[one.len() - 20] += 1;
+        }
+        assert!(seen.iter().all(|count| (900..1_100).contains(count)), "{seen:?}");
+    }
+
+    #[test]
+    fn templates_are_echoed_and_raw_ones_are_not_looked_at() {
+        let template: Template = "GET {conn}/{seq}\\r".parse().unwrap();
+        let echoed = Payload::echoed(template.clone(), "got:");
+        assert_eq!(message(&echoed, 7, 12), b"GET 7/12\r");
+        assert!(echoed.answers(7, 12, b"got:GET 7/12\r"));
+        assert!(!echoed.answers(7, 13, b"got:GET 7/12\r"));
+        assert!(echoed.unchecked().answers(7, 13, b"anything"));
+
+        let raw = Payload::raw(template);
+        let mut session = Session::new(Delimiter::new(b'\n'), Silent);
+        session.push(|_, out| raw.write(1, 2, out));
+        assert_eq!(session.unsent(), b"GET 1/2\r", "no delimiter is added");
+        assert!(raw.answers(1, 2, b"200"));
     }
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use c10k::Addr;
 
 use super::arrivals::{self, Part};
+use super::payload::{Dialect, Payload};
 use super::schedule::Schedule;
 use crate::Failure;
-use crate::protocol::Protocol;
 
 /// Handshakes under way at once, in all processes together: more than one, so that they overlap,
 /// and fewer than fit the server's accept queue, which would drop the rest and cost a second for
@@ -43,16 +43,20 @@ pub(crate) struct Plan {
     pub(crate) requests: Option<u64>,
     /// Requests of each active connection, after which it is silent. Then there is no warm-up.
     pub(crate) requests_each: Option<u32>,
+    /// Requests on one connection, after which it is closed and another takes its place.
+    pub(crate) churn: Option<u32>,
+    /// Between a reply and the next request, in a closed loop with one under way on each.
+    pub(crate) think_time: Option<Duration>,
+    /// Before the warm-up: how long it takes until all is under way.
+    pub(crate) ramp: Duration,
     pub(crate) warmup: Duration,
     /// How long to measure: as long as the schedule, if there is one.
     pub(crate) duration: Duration,
     /// For a connection, and at the end for the last replies.
     pub(crate) timeout: Duration,
-    pub(crate) protocol: Protocol,
+    pub(crate) dialect: Dialect,
     pub(crate) delimiter: u8,
-    pub(crate) prefix: String,
-    /// The size of a message in bytes.
-    pub(crate) size: u32,
+    pub(crate) payload: Payload,
     pub(crate) server_pid: Option<u32>,
 }
 
@@ -93,13 +97,15 @@ impl Plan {
             seed: 0,
             requests: None,
             requests_each: None,
+            churn: None,
+            think_time: None,
+            ramp: Duration::ZERO,
             warmup: Duration::ZERO,
             duration: Duration::from_secs(10),
             timeout: Duration::from_secs(10),
-            protocol: Protocol::Echo,
+            dialect: Dialect::Echo,
             delimiter: b'\n',
-            prefix: String::new(),
-            size: 64,
+            payload: Payload::echo(64..=64, b'\n', ""),
             server_pid: None,
         }
     }

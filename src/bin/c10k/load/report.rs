@@ -27,7 +27,9 @@ pub(crate) struct Report {
     pub(crate) pipeline: Option<u64>,
     /// Requests in a second that were due, if it was an open loop.
     pub(crate) target_per_s: Option<f64>,
+    /// The size of a message, or that of the largest and the smallest.
     pub(crate) message_bytes: u32,
+    pub(crate) message_bytes_min: u32,
     /// From the first connect to the last one established.
     pub(crate) connect_s: f64,
     /// Time measured.
@@ -45,6 +47,9 @@ pub(crate) struct Report {
     pub(crate) latency_curve_us: Vec<(f64, f64)>,
     /// From when a request was handed to the kernel to its reply.
     pub(crate) service_us: Latency,
+    /// Connections that took the place of others, and how long it took to make one.
+    pub(crate) reconnects: u64,
+    pub(crate) reconnect_us: Latency,
     /// Every second of the measured time.
     #[serde(skip)]
     #[expect(dead_code, reason = "for what shows a load over time")]
@@ -182,6 +187,7 @@ impl Report {
         let wall = measured.measuring.as_secs_f64();
         let target = |schedule: &Schedule| schedule.requests() / schedule.duration().as_secs_f64();
         let latency_us = Latency::of(&latency);
+        let reconnects = measured.reconnects();
         let per_request = |time: Duration| time.as_secs_f64() * 1e6 / requests.max(1) as f64;
         Report {
             connections: plan.connections,
@@ -190,7 +196,8 @@ impl Report {
             answered: measured.answered,
             pipeline: plan.pipeline,
             target_per_s: plan.schedule.as_ref().map(target),
-            message_bytes: plan.size,
+            message_bytes: plan.payload.sizes().1,
+            message_bytes_min: plan.payload.sizes().0,
             connect_s: measured.connecting.as_secs_f64(),
             measured_s: wall,
             requests,
@@ -202,6 +209,8 @@ impl Report {
                 None => latency_us.clone(),
             },
             latency_us,
+            reconnects: reconnects.len(),
+            reconnect_us: Latency::of(&reconnects),
             series: measured.series,
             load_cpu_us_per_request: per_request(measured.load_cpu),
             server_cpu_us_per_request: measured.server_cpu.map(per_request),
@@ -246,7 +255,11 @@ impl fmt::Display for Report {
             "connections  {connected} ({active} active, {answered} answered), in {:.2} s",
             self.connect_s
         )?;
-        write!(f, "requests     {} of {message_bytes} bytes", self.requests)?;
+        write!(f, "requests     {} of ", self.requests)?;
+        if self.message_bytes_min < *message_bytes {
+            write!(f, "{} to ", self.message_bytes_min)?;
+        }
+        write!(f, "{message_bytes} bytes")?;
         write!(f, " in {:.2} s", self.measured_s)?;
         match self.pipeline {
             Some(pipeline) => writeln!(f, ", {pipeline} under way on each")?,
@@ -259,6 +272,9 @@ impl fmt::Display for Report {
         }
         writeln!(f, "latency      {}", self.latency_us)?;
         writeln!(f, "service      {}", self.service_us)?;
+        if self.reconnects > 0 {
+            writeln!(f, "reconnects   {}: {}", self.reconnects, self.reconnect_us)?;
+        }
         write!(f, "CPU          {:.2} us a request here", self.load_cpu_us_per_request)?;
         if let Some(server) = self.server_cpu_us_per_request {
             write!(f, ", {server:.2} us in the server")?;
