@@ -5,12 +5,14 @@ mod checker;
 mod engine;
 pub(crate) mod limits;
 mod measured;
+mod output;
 mod payload;
 pub(crate) mod plan;
 pub(crate) mod progress;
 mod recorder;
 mod report;
 mod schedule;
+mod series;
 pub(crate) mod source;
 mod template;
 mod workers;
@@ -20,6 +22,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use self::limits::Limits;
+use self::output::Output;
 use self::payload::{Dialect, Payload};
 use self::plan::Plan;
 use self::progress::{Stage, Watcher};
@@ -136,9 +139,8 @@ pub(crate) struct Args {
     /// Run on this CPU only
     #[arg(long, value_name = "N")]
     cpu: Option<usize>,
-    /// Print the result as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: output::Args,
 }
 
 /// More than that is a mistake: it is for one in each CPU, or one for as many descriptors as a
@@ -225,15 +227,15 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         c10k::sys::pin_to_cpu(cpu)
             .map_err(|error| Failure::Cannot(format!("cannot run on CPU {cpu}: {error}")))?;
     }
-    let report = run_with(&plan, &mut |progress| match progress.stage {
-        Stage::Connected if args.wait => Ok(wait_for_go(progress.connected)?),
-        _ => Ok(()),
+    let mut output = Output::open(args.output, &plan)?;
+    let report = run_with(&plan, &mut |progress| {
+        if args.wait && progress.stage == Stage::Connected {
+            wait_for_go(progress.connected)?;
+        }
+        output.see(&progress);
+        Ok(())
     })?;
-    let mut stdout = io::stdout().lock();
-    match args.json {
-        true => writeln!(stdout, "{}", serde_json::to_string(&report)?)?,
-        false => write!(stdout, "{report}")?,
-    }
+    output.print(&report)?;
     report.verdict()
 }
 

@@ -50,10 +50,6 @@ pub(crate) struct Report {
     /// Connections that took the place of others, and how long it took to make one.
     pub(crate) reconnects: u64,
     pub(crate) reconnect_us: Latency,
-    /// Every second of the measured time.
-    #[serde(skip)]
-    #[expect(dead_code, reason = "for what shows a load over time")]
-    pub(crate) series: Vec<Second>,
     /// CPU time of the load generator.
     pub(crate) load_cpu_us_per_request: f64,
     /// CPU time of the server, if its process was named.
@@ -61,6 +57,9 @@ pub(crate) struct Report {
     /// How often a task of the server was put on a CPU, likewise.
     pub(crate) server_switches_per_request: Option<f64>,
     pub(crate) failures: Failures,
+    /// In the JSON only if it is asked for, and then as people read it.
+    #[serde(skip)]
+    pub(super) series: Vec<Second>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

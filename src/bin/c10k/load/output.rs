@@ -1,0 +1,90 @@
+//! Where the result of a load goes: a summary or JSON, and a log of latencies.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use super::plan::Plan;
+use super::progress::{Progress, Stage};
+use super::report::Report;
+use super::series;
+use crate::Failure;
+use crate::bars::bars;
+use crate::hdr;
+
+#[derive(Debug, clap::Args)]
+// As a group it would have the same name as those that it is flattened into.
+#[group(skip)]
+pub(super) struct Args {
+    /// Write the latencies of each second to this file, as an HdrHistogram log of nanoseconds; see
+    /// c10k merge
+    #[arg(long, value_name = "FILE")]
+    hdr: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    /// Have a series in the JSON: an object for each second
+    #[arg(long, requires = "json")]
+    series: bool,
+}
+
+/// The result in JSON. Its fields are told in the README.
+#[derive(Serialize)]
+struct Json<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    series: Option<Vec<series::Row>>,
+}
+
+/// The places, open.
+#[derive(Debug)]
+pub(super) struct Output {
+    args: Args,
+    hdr: Option<(PathBuf, File)>,
+    /// From when all is connected to when measuring begins.
+    warmup: Duration,
+    /// When measuring began, since 1970, to a few milliseconds.
+    began: Duration,
+}
+
+impl Output {
+    /// Opens them: what cannot be written is to be known before the load, not after it.
+    pub(super) fn open(mut args: Args, plan: &Plan) -> Result<Output, Failure> {
+        let hdr = args.hdr.take().map(|path| match File::create(&path) {
+            Ok(file) => Ok((path, file)),
+            Err(error) => Err(Failure::Cannot(format!("{}: {error}", path.display()))),
+        });
+        let warmup = if plan.requests_each.is_some() { Duration::ZERO } else { plan.warmup };
+        Ok(Output { args, hdr: hdr.transpose()?, warmup, began: Duration::ZERO })
+    }
+
+    /// Is told how far the load has got, and when all is connected, just before it sends.
+    pub(super) fn see(&mut self, progress: &Progress) {
+        if progress.stage == Stage::Connected {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.began = now + self.warmup;
+        }
+    }
+
+    pub(super) fn print(self, report: &Report) -> Result<(), Failure> {
+        let Report { series, measured_s, .. } = report;
+        let mut stdout = io::stdout().lock();
+        if self.args.json {
+            let rows = self.args.series.then(|| series::rows(series, *measured_s));
+            writeln!(stdout, "{}", serde_json::to_string(&Json { report, series: rows })?)?;
+        } else {
+            write!(stdout, "{report}\n{}", bars(&series::histogram(series)))?;
+        }
+        if let Some((path, file)) = self.hdr {
+            let mut log = BufWriter::new(file);
+            hdr::write(&series::intervals(series, *measured_s, self.began), &mut log)
+                .and_then(|()| log.flush())
+                .map_err(|error| Failure::Cannot(format!("{}: {error}", path.display())))?;
+        }
+        Ok(())
+    }
+}
