@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -127,4 +128,25 @@ fn a_log_that_cannot_be_written_is_known_before_the_load() {
 
     let output = c10k(&["load", &addr, "--series"]).output().unwrap();
     assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "it needs --json");
+}
+
+#[test]
+fn how_it_goes_is_told_where_it_is_asked_for() {
+    let server = Server::start(&EPOLL, &[]);
+    let addr = server.addr().to_string();
+    for workers in [&[][..], &["--workers", "2"]] {
+        let args = ["load", &addr, "--connections", "7", "--duration", "1h", "--progress"];
+        let mut load = c10k(&[&args, workers].concat()).env("RUST_LOG", "info").spawn().unwrap();
+        let stderr = BufReader::new(load.stderr.take().unwrap());
+        let line = stderr.lines().map(Result::unwrap).find(|line| line.contains("/s")).unwrap();
+        load.kill().unwrap();
+        load.wait().unwrap();
+        assert!(line.contains(" s  7 connected, "), "{line}");
+        assert!(line.ends_with("/s, 0 not connected"), "{line}");
+        assert!(!line.contains('\x1b'), "{line:?}");
+    }
+    // Otherwise it is silent where nobody looks, however long it takes.
+    let args = ["load", &addr, "--duration", "1200ms", "--warmup", "0ms", "--connections", "1"];
+    let output = c10k(&args).env("RUST_LOG", "info").output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
 }

@@ -4,6 +4,7 @@ mod arrivals;
 mod checker;
 mod engine;
 pub(crate) mod limits;
+mod live;
 mod measured;
 mod output;
 mod payload;
@@ -230,6 +231,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let mut output = Output::open(args.output, &plan)?;
     let report = run_with(&plan, &mut |progress| {
         if args.wait && progress.stage == Stage::Connected {
+            output.hide();
             wait_for_go(progress.connected)?;
         }
         output.see(&progress);

@@ -1,4 +1,4 @@
-//! Where the result of a load goes: a summary or JSON, and a log of latencies.
+//! What is told of a load: how it goes, a summary or JSON at the end, and a log of latencies.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use super::live::Live;
 use super::plan::Plan;
 use super::progress::{Progress, Stage};
 use super::report::Report;
@@ -29,6 +30,9 @@ pub(super) struct Args {
     /// Have a series in the JSON: an object for each second
     #[arg(long, requires = "json")]
     series: bool,
+    /// Tell once a second on standard error how it goes; on a terminal that is seen anyway
+    #[arg(long)]
+    progress: bool,
 }
 
 /// The result in JSON. Its fields are told in the README.
@@ -45,6 +49,7 @@ struct Json<'a> {
 pub(super) struct Output {
     args: Args,
     hdr: Option<(PathBuf, File)>,
+    live: Live,
     /// From when all is connected to when measuring begins.
     warmup: Duration,
     /// When measuring began, since 1970, to a few milliseconds.
@@ -59,7 +64,8 @@ impl Output {
             Err(error) => Err(Failure::Cannot(format!("{}: {error}", path.display()))),
         });
         let warmup = if plan.requests_each.is_some() { Duration::ZERO } else { plan.warmup };
-        Ok(Output { args, hdr: hdr.transpose()?, warmup, began: Duration::ZERO })
+        let (hdr, live) = (hdr.transpose()?, Live::new(plan.connections, args.progress));
+        Ok(Output { args, hdr, live, warmup, began: Duration::ZERO })
     }
 
     /// Is told how far the load has got, and when all is connected, just before it sends.
@@ -68,9 +74,17 @@ impl Output {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             self.began = now + self.warmup;
         }
+        // The engine does not tell latencies before the end.
+        self.live.see(progress, None);
+    }
+
+    /// Leaves the terminal to somebody else for a while.
+    pub(super) fn hide(&self) {
+        self.live.hide();
     }
 
     pub(super) fn print(self, report: &Report) -> Result<(), Failure> {
+        drop(self.live);
         let Report { series, measured_s, .. } = report;
         let mut stdout = io::stdout().lock();
         if self.args.json {
