@@ -33,7 +33,6 @@ enum Verb {
     Client(client::Args),
     /// Loads a server with many connections and checks every reply
     Load(Box<load::Args>),
-    /// Merges what several runs of load have logged into one summary
     Merge(merge::Args),
     /// Runs every model under the same load and prints one table
     Race(race::Args),

@@ -14,9 +14,10 @@ use crate::bars::bars;
 use crate::hdr::{self, Interval};
 use crate::load::{Latency, micros};
 
-/// Merges HdrHistogram logs, such as `c10k load --hdr` writes, into one summary: of the processes
-/// of a load that is larger than one machine, say. Percentiles are those of all samples together,
-/// not means of percentiles.
+/// Merges what several runs of load have logged into one summary
+///
+/// Reads HdrHistogram logs, such as load --hdr writes: those of a load that is larger than one
+/// machine, say. Percentiles are those of all samples together, not means of percentiles.
 ///
 /// The rate is that of the time that the intervals cover together. Logs are put side by side by
 /// the time of day in them, so the clocks of the machines should agree. Values are taken to be
