@@ -56,6 +56,12 @@ pub(crate) struct Run {
     pub(super) window: Cell<(u64, u64)>,
     /// Replies within the measured time.
     pub(crate) measured: Cell<u64>,
+    /// Requests that were due within the measured time of an open loop; and the most there were
+    /// at a time in its first half that had no reply.
+    pub(super) due: Cell<u64>,
+    pub(super) backlog_first_half: Cell<u64>,
+    /// Nanoseconds that requests have been under way, all of them together.
+    pub(super) in_flight_time: Cell<u64>,
     /// Connections that had a reply, and it was right.
     pub(crate) answered: Cell<u64>,
     pub(super) failures: RefCell<Failures>,
@@ -82,19 +88,41 @@ impl Run {
             waiting: Cell::new(0),
             window: Cell::new((u64::MAX, 0)),
             measured: Cell::new(0),
+            due: Cell::new(0),
+            backlog_first_half: Cell::new(0),
+            in_flight_time: Cell::new(0),
             answered: Cell::new(0),
             failures: RefCell::default(),
             recorder: RefCell::new(Recorder::new()),
         }
     }
 
+    #[inline]
     pub(crate) fn read_clock(&self) {
-        self.now.set(self.began.elapsed().as_nanos() as u64);
+        let before = self.now.replace(self.began.elapsed().as_nanos() as u64);
+        let passed = self.now.get() - before;
+        self.in_flight_time.set(self.in_flight_time.get() + self.in_flight() * passed);
+    }
+
+    /// Requests that were sent and may still have a reply.
+    fn in_flight(&self) -> u64 {
+        self.sent.get() - self.replied.get() - self.gone.get()
+    }
+
+    /// A request is due on a connection.
+    pub(super) fn is_due(&self, due: u64) {
+        let (from, until) = self.window.get();
+        if (from..until).contains(&due) {
+            bump(&self.due);
+            if due < from + (until - from) / 2 {
+                self.backlog_first_half.set(self.backlog_first_half.get().max(self.outstanding()));
+            }
+        }
     }
 
     /// Requests that may still have a reply: those sent, and those that wait to be.
     pub(crate) fn outstanding(&self) -> u64 {
-        self.sent.get() - self.replied.get() - self.gone.get() + self.waiting.get()
+        self.in_flight() + self.waiting.get()
     }
 
     /// Keeps the times of a request that has had its reply just now.

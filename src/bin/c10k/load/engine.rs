@@ -66,6 +66,9 @@ struct Engine<'a> {
 struct Window {
     start: Option<Instant>,
     wall: Duration,
+    /// Requests under way, in the mean; and those due and not answered at the end.
+    in_flight_mean: f64,
+    backlog_end: u64,
     load_cpu: Duration,
     /// Of the server and its children. `None` if no server was named, or it is not there.
     server_cpu: Option<Duration>,
@@ -292,6 +295,7 @@ impl Engine<'_> {
                 self.run.phase.set(Phase::Measuring);
                 self.timer = Some(reactor.set_timer(now + self.plan.duration));
                 self.run.read_clock();
+                self.run.in_flight_time.set(0);
                 let failures = self.run.failures.borrow().total();
                 let most = nanos(self.plan.duration);
                 self.run.recorder.borrow_mut().start(self.run.now.get(), most, failures);
@@ -300,6 +304,9 @@ impl Engine<'_> {
                 let wall = self.window.start.expect("measuring").elapsed();
                 self.window = Window { wall, ..self.clocks().since(self.window) };
                 self.run.read_clock();
+                let in_flight = Duration::from_nanos(self.run.in_flight_time.get());
+                self.window.in_flight_mean = in_flight.div_duration_f64(self.window.wall);
+                self.window.backlog_end = self.run.outstanding();
                 let failures = self.run.failures.borrow().total();
                 self.run.recorder.borrow_mut().roll(self.run.now.get(), failures);
                 self.run.phase.set(Phase::Draining);
@@ -339,6 +346,10 @@ impl Engine<'_> {
             measuring: self.window.wall,
             requests: run.measured.get(),
             requests_total: run.replied.get(),
+            due: run.due.get(),
+            in_flight_mean: self.window.in_flight_mean,
+            backlog_first_half: run.backlog_first_half.get(),
+            backlog_end: self.window.backlog_end,
             reconnects: measured::buckets(&self.reconnects),
             series,
             service,

@@ -24,6 +24,14 @@ pub(super) struct Measured {
     /// Service times: the buckets of a histogram of nanoseconds. Empty in a closed loop, where
     /// they are the latencies.
     pub(super) service: Vec<(u64, u64)>,
+    /// Requests that were due within the measured time of an open loop.
+    pub(super) due: u64,
+    /// Requests under way within it, in the mean.
+    pub(super) in_flight_mean: f64,
+    /// Requests that were due and not answered: the most of them in the first half of an open
+    /// loop, and those at the end.
+    pub(super) backlog_first_half: u64,
+    pub(super) backlog_end: u64,
     /// How long it took to connect again, as buckets of a histogram of nanoseconds.
     pub(super) reconnects: Vec<(u64, u64)>,
     pub(super) load_cpu: Duration,
@@ -110,6 +118,10 @@ impl Measured {
         }
         self.service.extend(other.service);
         self.reconnects.extend(other.reconnects);
+        self.due += other.due;
+        self.in_flight_mean += other.in_flight_mean;
+        self.backlog_first_half += other.backlog_first_half;
+        self.backlog_end += other.backlog_end;
         self.load_cpu += other.load_cpu;
         // There is one server: who measured for longest has seen the most of it.
         self.server_cpu = self.server_cpu.max(other.server_cpu);

@@ -16,6 +16,8 @@ mod schedule;
 mod series;
 pub(crate) mod source;
 mod template;
+mod threshold;
+mod verdict;
 mod workers;
 
 use std::io::{self, Write};
@@ -31,6 +33,7 @@ pub(crate) use self::report::{Latency, Report, micros};
 use self::schedule::{Rate, Schedule};
 use self::source::Sources;
 use self::template::Template;
+use self::threshold::Condition;
 use crate::Failure;
 use crate::units;
 
@@ -43,6 +46,7 @@ use crate::units;
   c10k load 127.0.0.1:7000 --connections 100 --pipeline 32 --size 512
   c10k load 127.0.0.1:6379 --protocol raw --message 'PING\\r\\n'
   c10k load 127.0.0.1:7000 --churn 10 --think-time 5ms --ramp 2s --size 64..1KiB
+  c10k load 127.0.0.1:7000 --rate 5k --fail-if 'p99>5ms' --fail-if 'errors>0'
   c10k load 127.0.0.1:7000 --rate 50k --arrivals poisson --duration 30s
   c10k load 127.0.0.1:7000 --protocol sum --requests 1M
   c10k load 127.0.0.1:7000 --workers 6 --source 127.1.0.0/24 --connections 100k
@@ -131,6 +135,10 @@ pub(crate) struct Args {
     /// How long to wait for a connection, and at the end for the last replies
     #[arg(long, value_name = "DUR", default_value = "10s", value_parser = units::duration)]
     timeout: Duration,
+    /// Exit with status 1 if this holds, such as p99>5ms, service_p99>1ms, errors>0, rps<10k; may
+    /// be given many times
+    #[arg(long, value_name = "CONDITION")]
+    fail_if: Vec<Condition>,
     /// When connected, print a line and wait for one on standard input before sending anything
     #[arg(long)]
     wait: bool,
@@ -229,7 +237,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             .map_err(|error| Failure::Cannot(format!("cannot run on CPU {cpu}: {error}")))?;
     }
     let mut output = Output::open(args.output, &plan)?;
-    let report = run_with(&plan, &mut |progress| {
+    let mut report = run_with(&plan, &mut |progress| {
         if args.wait && progress.stage == Stage::Connected {
             output.hide();
             wait_for_go(progress.connected)?;
@@ -237,6 +245,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         output.see(&progress);
         Ok(())
     })?;
+    let crossed = args.fail_if.iter().filter(|condition| condition.holds(&report));
+    report.crossed = crossed.map(|condition| condition.found(&report)).collect();
     output.print(&report)?;
     report.verdict()
 }

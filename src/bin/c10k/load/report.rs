@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::measured::{Measured, Second};
 use super::plan::Plan;
 use super::schedule::Schedule;
+use super::verdict::{Evidence, Verdict};
 use crate::Failure;
 
 /// The result of a run. The names of the JSON carry the units.
@@ -56,7 +57,20 @@ pub(crate) struct Report {
     pub(crate) server_cpu_us_per_request: Option<f64>,
     /// How often a task of the server was put on a CPU, likewise.
     pub(crate) server_switches_per_request: Option<f64>,
+    /// Of the CPUs that the load generator could use, one for each process, from 0 to 1.
+    pub(crate) load_cpu_busy: f64,
+    /// CPUs that the server kept busy, if its process was named.
+    pub(crate) server_cpu_busy: Option<f64>,
+    /// Requests that were due within the measured time, if it was an open loop.
+    pub(crate) requests_due: Option<u64>,
+    /// Requests that were sent and not answered, in the mean over the measured time.
+    pub(crate) in_flight_mean: f64,
     pub(crate) failures: Failures,
+    /// Whether this says something about the server: `valid`, or `INVALID:` and why not.
+    pub(crate) verdict: String,
+    pub(crate) warnings: Vec<String>,
+    /// Conditions of `--fail-if` that hold.
+    pub(crate) crossed: Vec<String>,
     /// In the JSON only if it is asked for, and then as people read it.
     #[serde(skip)]
     pub(super) series: Vec<Second>,
@@ -188,6 +202,26 @@ impl Report {
         let latency_us = Latency::of(&latency);
         let reconnects = measured.reconnects();
         let per_request = |time: Duration| time.as_secs_f64() * 1e6 / requests.max(1) as f64;
+        let busy = |time: Duration| if wall > 0.0 { time.as_secs_f64() / wall } else { 0.0 };
+        let service_us = match plan.schedule {
+            Some(_) => Latency::of(&measured.service()),
+            None => latency_us.clone(),
+        };
+        let evidence = Evidence {
+            load_cpu_busy: busy(measured.load_cpu) / plan.processes().max(1) as f64,
+            server_cpu_busy: measured.server_cpu.map(busy),
+            measured_s: wall,
+            requests,
+            due: plan.schedule.as_ref().map(|_| measured.due),
+            in_flight_mean: measured.in_flight_mean,
+            service_mean_us: service_us.mean,
+            latency_mean_us: latency_us.mean,
+            backlog_first_half: measured.backlog_first_half,
+            backlog_end: measured.backlog_end,
+            steady: plan.schedule.as_ref().is_some_and(Schedule::is_steady),
+            unlimited: plan.pipeline.is_none(),
+        };
+        let verdict = Verdict::of(&evidence);
         Report {
             connections: plan.connections,
             connected: measured.connected,
@@ -203,10 +237,7 @@ impl Report {
             requests_total: measured.requests_total,
             requests_per_s: if wall > 0.0 { requests as f64 / wall } else { 0.0 },
             latency_curve_us: curve(&latency),
-            service_us: match plan.schedule {
-                Some(_) => Latency::of(&measured.service()),
-                None => latency_us.clone(),
-            },
+            service_us,
             latency_us,
             reconnects: reconnects.len(),
             reconnect_us: Latency::of(&reconnects),
@@ -216,15 +247,30 @@ impl Report {
             server_switches_per_request: measured
                 .server_switches
                 .map(|switches| switches as f64 / requests.max(1) as f64),
+            load_cpu_busy: evidence.load_cpu_busy,
+            server_cpu_busy: evidence.server_cpu_busy,
+            requests_due: evidence.due,
+            in_flight_mean: evidence.in_flight_mean,
             failures: measured.failures,
+            verdict: verdict.line(),
+            warnings: verdict.warnings,
+            crossed: Vec::new(),
         }
     }
 
     /// An error if anything went wrong.
     pub(crate) fn verdict(&self) -> Result<(), Failure> {
-        match self.failures.total() {
-            0 => Ok(()),
-            _ => Err(Failure::Found(self.failures.to_string())),
+        let mut wrong: Vec<_> = self.crossed.clone();
+        if self.failures.total() > 0 {
+            wrong.push(self.failures.to_string());
+        }
+        // In a closed loop the rate is whatever it is: there it is a warning.
+        if self.requests_due.is_some() && self.verdict != "valid" {
+            wrong.push(self.verdict.clone());
+        }
+        match wrong.is_empty() {
+            true => Ok(()),
+            false => Err(Failure::Found(wrong.join("\nc10k: "))),
         }
     }
 }
@@ -278,7 +324,12 @@ impl fmt::Display for Report {
         if let Some(server) = self.server_cpu_us_per_request {
             write!(f, ", {server:.2} us in the server")?;
         }
+        write!(f, "; {:.0}% busy here", self.load_cpu_busy * 100.0)?;
+        if let Some(server) = self.server_cpu_busy {
+            write!(f, ", {:.0}% in the server", server * 100.0)?;
+        }
         writeln!(f)?;
+        writeln!(f, "under way    {:.1} requests in the mean", self.in_flight_mean)?;
         let failures = &self.failures;
         writeln!(f, "failures     {failures}")?;
         for (error, count) in &failures.errors {
@@ -287,6 +338,13 @@ impl fmt::Display for Report {
         if let Some(first) = &failures.first_mismatch {
             writeln!(f, "             the first mismatch: {first}")?;
         }
+        for warning in &self.warnings {
+            writeln!(f, "warning      {warning}")?;
+        }
+        for crossed in &self.crossed {
+            writeln!(f, "crossed      {crossed}")?;
+        }
+        writeln!(f, "verdict      {}", self.verdict)?;
         Ok(())
     }
 }

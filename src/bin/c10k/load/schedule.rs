@@ -40,6 +40,12 @@ impl Schedule {
         self.0.iter().map(|step| step.duration).sum()
     }
 
+    /// Whether the rate never changes.
+    pub(crate) fn is_steady(&self) -> bool {
+        let rates = self.0.iter().flat_map(|step| [step.from, step.to]);
+        rates.clone().all(|rate| Some(rate) == rates.clone().next())
+    }
+
     /// How many requests are due in all of it.
     pub(crate) fn requests(&self) -> f64 {
         self.0.iter().map(Step::requests).sum()

@@ -36,6 +36,7 @@ impl Engine<'_> {
         self.run.read_clock();
         let mut touched = Vec::new();
         while let Some((due, token)) = self.take_due(reactor) {
+            self.run.is_due(due);
             let Some(peer) = reactor.source_mut(token) else { continue };
             let session = peer.session_mut();
             if session.service().may_send() {
