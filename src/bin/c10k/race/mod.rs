@@ -45,16 +45,17 @@ pub(crate) struct Args {
     /// How often each is measured, in turn with the others [default: 3]
     #[arg(long, value_name = "N", value_parser = units::some)]
     rounds: Option<u64>,
-    /// How long each is measured [default: 500ms]
+    /// How long each is measured [default: 400ms]
     #[arg(long, value_name = "DUR", value_parser = units::duration)]
     duration: Option<Duration>,
     /// How long each is loaded before that
-    #[arg(long, value_name = "DUR", default_value = "150ms", value_parser = units::duration)]
+    #[arg(long, value_name = "DUR", default_value = "100ms", value_parser = units::duration)]
     warmup: Duration,
-    /// One round of 100 and 10k connections, without fixed rates: half a minute
+    /// One round of 100 and 10k connections, each measured for 250 ms, without fixed rates
     #[arg(long)]
     quick: bool,
-    /// Seven rounds, each measured for 2 s, of 100, 300, 1k, 3k, 10k and 18k connections
+    /// Seven rounds, each measured for 2 s, of 100, 300, 1k, 3k, 10k and 18k connections, and the
+    /// fixed rate with all of them, rather than with the most only
     #[arg(long, conflicts_with = "quick")]
     full: bool,
     /// Print the result as JSON
@@ -207,7 +208,11 @@ fn counts(args: &Args, warnings: &mut Vec<String>) -> Result<Vec<u64>, Failure> 
 }
 
 fn duration(args: &Args) -> Duration {
-    let usual = if args.full { Duration::from_secs(2) } else { Duration::from_millis(500) };
+    let usual = match (args.full, args.quick) {
+        (true, _) => Duration::from_secs(2),
+        (_, true) => Duration::from_millis(250),
+        _ => Duration::from_millis(400),
+    };
     args.duration.unwrap_or(usual)
 }
 
@@ -230,7 +235,8 @@ fn setups(args: &Args, counts: &[u64], select: u64, pinned: bool) -> Vec<Setup> 
             active.push(args.active);
         }
         let mut trials: Vec<Trial> = active.iter().map(|&active| trial(active, None)).collect();
-        if let Some(rate) = open_rate(args) {
+        let most = counts.iter().max() == Some(&connections);
+        if let Some(rate) = open_rate(args).filter(|_| most || args.full) {
             trials.extend(active.iter().map(|&active| trial(active, Some(rate))));
         }
         Setup { model, connections, pinned, trials }

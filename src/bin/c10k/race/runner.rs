@@ -58,10 +58,10 @@ pub(crate) struct Outcome {
 }
 
 /// Waits until the kernel has given back what the last run took, which it does in its own time;
-/// for a second at most.
+/// for half a second at most.
 fn settle() {
     let mut slab = Memory::now(0).slab;
-    for _ in 0..20 {
+    for _ in 0..10 {
         thread::sleep(Duration::from_millis(50));
         let now = Memory::now(0).slab;
         if now >= slab {
