@@ -199,6 +199,23 @@ fn a_server_that_does_not_keep_up_makes_an_open_loop_invalid() {
 }
 
 #[test]
+fn each_step_has_its_section() {
+    // The second of three is the one that cannot be kept up with.
+    let slow = tampering(|_, line| {
+        thread::sleep(Duration::from_millis(2));
+        Some(line)
+    });
+    let args = ["--connections", "1", "--rate", "100:500ms,2k:500ms,100..0:500ms"];
+    let report = complete(&load(&slow.to_string(), &args));
+    let steps = report["steps"].as_array().unwrap();
+    assert_eq!(steps.len(), 3, "{report:#}");
+    assert_eq!((&steps[1]["from_per_s"], &steps[2]["to_per_s"]), (&2_000.0.into(), &0.0.into()));
+    let p99 = |step: usize| steps[step]["latency_us"]["p99"].as_f64().unwrap();
+    assert!(p99(0) < p99(1) && p99(1) > 500_000.0, "{report:#}");
+    assert!(steps[1]["requests_per_s"].as_f64() < Some(1_000.0), "{report:#}");
+}
+
+#[test]
 fn thresholds_that_are_crossed_are_told() {
     let server = Server::start(&EPOLL, &[]);
     let addr = server.addr().to_string();

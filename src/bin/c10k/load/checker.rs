@@ -137,6 +137,12 @@ impl Run {
         if measuring {
             bump(&self.measured);
         }
+        if self.open
+            && measuring
+            && let Some(steps) = &mut self.recorder.borrow_mut().steps
+        {
+            steps.replied(now, self.failures.borrow().total());
+        }
         // In an open loop every request that was due is accounted for, however late its reply.
         let (from, until) = self.window.get();
         if (self.open && (from..until).contains(&times.due)) || (!self.open && measuring) {
@@ -147,6 +153,9 @@ impl Run {
             recorder.record(latency);
             if self.open {
                 recorder.record_service(now - times.sent);
+                if let Some(steps) = &mut recorder.steps {
+                    steps.record(times.due, latency);
+                }
             }
         }
     }

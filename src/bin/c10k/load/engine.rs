@@ -337,7 +337,7 @@ impl Engine<'_> {
         let run = &self.run;
         let mut failures = run.failures.take();
         failures.lost += unanswered.sum::<u64>();
-        let (series, service) = run.recorder.borrow_mut().take(failures.total());
+        let (series, service, steps) = run.recorder.borrow_mut().take(failures.total());
         Measured {
             connected: self.peers.len() as u64,
             active: self.active().len() as u64,
@@ -353,6 +353,7 @@ impl Engine<'_> {
             reconnects: measured::buckets(&self.reconnects),
             series,
             service,
+            steps,
             load_cpu: self.window.load_cpu,
             server_cpu: self.window.server_cpu,
             server_switches: self.window.server_switches,

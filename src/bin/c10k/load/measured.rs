@@ -6,6 +6,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use super::report::Failures;
+use super::steps::StepSeen;
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Measured {
@@ -24,6 +25,8 @@ pub(super) struct Measured {
     /// Service times: the buckets of a histogram of nanoseconds. Empty in a closed loop, where
     /// they are the latencies.
     pub(super) service: Vec<(u64, u64)>,
+    /// The steps of a schedule, if there are several.
+    pub(super) steps: Vec<StepSeen>,
     /// Requests that were due within the measured time of an open loop.
     pub(super) due: u64,
     /// Requests under way within it, in the mean.
@@ -67,7 +70,7 @@ pub(super) fn buckets(histogram: &Histogram<u64>) -> Vec<(u64, u64)> {
     recorded.map(|bucket| (bucket.value_iterated_to(), bucket.count_at_value())).collect()
 }
 
-fn sum<'a>(buckets: impl IntoIterator<Item = &'a (u64, u64)>) -> Histogram<u64> {
+pub(super) fn sum<'a>(buckets: impl IntoIterator<Item = &'a (u64, u64)>) -> Histogram<u64> {
     let mut all = histogram();
     for &(nanos, count) in buckets {
         all.record_n(nanos, count).expect("it grows");
@@ -110,6 +113,12 @@ impl Measured {
         self.measuring = self.measuring.max(other.measuring);
         self.requests += other.requests;
         self.requests_total += other.requests_total;
+        for (at, step) in other.steps.into_iter().enumerate() {
+            match self.steps.get_mut(at) {
+                Some(own) => own.add(step),
+                None => self.steps.push(step),
+            }
+        }
         for (at, second) in other.series.into_iter().enumerate() {
             match self.series.get_mut(at) {
                 Some(own) => own.add(second),

@@ -15,6 +15,7 @@ mod report;
 mod schedule;
 mod series;
 pub(crate) mod source;
+mod steps;
 mod template;
 mod threshold;
 mod verdict;

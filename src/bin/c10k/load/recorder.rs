@@ -5,6 +5,7 @@ use std::mem;
 use hdrhistogram::Histogram;
 
 use super::measured::{self, Second};
+use super::steps::{StepSeen, Steps};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -15,6 +16,8 @@ pub(super) struct Recorder {
     latency: Histogram<u64>,
     /// Of all seconds. Where requests are sent as soon as they are due there is none.
     service: Histogram<u64>,
+    /// If there are several.
+    pub(super) steps: Option<Steps>,
     done: Vec<Second>,
     /// What is recorded from then on is another second's, in the clock of the run.
     ends: u64,
@@ -29,6 +32,7 @@ impl Recorder {
         Recorder {
             latency: measured::histogram(),
             service: measured::histogram(),
+            steps: None,
             done: Vec::new(),
             ends: u64::MAX,
             last: 0,
@@ -42,6 +46,9 @@ impl Recorder {
         self.last = nanos_max.div_ceil(SECOND).max(1) - 1;
         self.ends = now.saturating_add(SECOND);
         self.failures = failures;
+        if let Some(steps) = &mut self.steps {
+            steps.forget(failures);
+        }
         self.close_last();
     }
 
@@ -87,11 +94,12 @@ impl Recorder {
         self.latency.reset();
     }
 
-    /// All seconds, with the one under way; and the service times.
-    pub(super) fn take(&mut self, failures: u64) -> (Vec<Second>, Vec<(u64, u64)>) {
+    /// All seconds, with the one under way; the service times; and the steps.
+    pub(super) fn take(&mut self, failures: u64) -> (Vec<Second>, Vec<(u64, u64)>, Vec<StepSeen>) {
         self.put_aside(failures);
-        let service = measured::buckets(&self.service);
-        (mem::replace(self, Recorder::new()).done, service)
+        let all = mem::replace(self, Recorder::new());
+        let steps = all.steps.map(Steps::take).unwrap_or_default();
+        (all.done, measured::buckets(&all.service), steps)
     }
 }
 
@@ -117,7 +125,7 @@ mod tests {
         see(2 * SECOND, 5, 9);
         see(4 * SECOND - 1, 6, 9);
         see(9 * SECOND, 7, 9);
-        let (series, service) = recorder.take(11);
+        let (series, service, _) = recorder.take(11);
         let seen: Vec<_> =
             series.iter().map(|one| (one.start_s, one.requests, one.failures)).collect();
         assert_eq!(seen, [(0, 2, 2), (1, 0, 0), (2, 1, 0), (3, 2, 2)]);

@@ -8,9 +8,10 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use super::measured::{Measured, Second};
+use super::measured::{self, Measured, Second};
 use super::plan::Plan;
-use super::schedule::Schedule;
+use super::schedule::{Schedule, Step};
+use super::steps::StepSeen;
 use super::verdict::{Evidence, Verdict};
 use crate::Failure;
 
@@ -57,6 +58,8 @@ pub(crate) struct Report {
     pub(crate) server_cpu_us_per_request: Option<f64>,
     /// How often a task of the server was put on a CPU, likewise.
     pub(crate) server_switches_per_request: Option<f64>,
+    /// What came of each step of a schedule, if there are several.
+    pub(crate) steps: Vec<StepReport>,
     /// Of the CPUs that the load generator could use, one for each process, from 0 to 1.
     pub(crate) load_cpu_busy: f64,
     /// CPUs that the server kept busy, if its process was named.
@@ -74,6 +77,51 @@ pub(crate) struct Report {
     /// In the JSON only if it is asked for, and then as people read it.
     #[serde(skip)]
     pub(super) series: Vec<Second>,
+}
+
+/// What came of a step.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct StepReport {
+    /// Requests in a second that were due, at its start and at its end.
+    pub(crate) from_per_s: f64,
+    pub(crate) to_per_s: f64,
+    pub(crate) duration_s: f64,
+    /// Replies in a second.
+    pub(crate) requests_per_s: f64,
+    /// Of the requests that were due in it.
+    pub(crate) latency_us: Latency,
+    /// Found by the replies that came in it.
+    pub(crate) failures: u64,
+}
+
+impl StepReport {
+    fn of(step: &Step, seen: &StepSeen) -> StepReport {
+        let duration_s = step.duration.as_secs_f64();
+        StepReport {
+            from_per_s: step.from,
+            to_per_s: step.to,
+            duration_s,
+            requests_per_s: seen.replies as f64 / duration_s,
+            latency_us: Latency::of(&measured::sum(&seen.latency)),
+            failures: seen.failures,
+        }
+    }
+}
+
+impl fmt::Display for StepReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let StepReport { from_per_s, to_per_s, duration_s, requests_per_s, failures, .. } = *self;
+        let [p50, p99] = [self.latency_us.p50, self.latency_us.p99].map(micros);
+        write!(f, "{from_per_s:.0}")?;
+        if from_per_s != to_per_s {
+            write!(f, "..{to_per_s:.0}")?;
+        }
+        write!(
+            f,
+            " requests/s for {duration_s} s: {requests_per_s:.0}, p50 {p50}, p99 {p99}, \
+             {failures} failures"
+        )
+    }
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -247,6 +295,13 @@ impl Report {
             server_switches_per_request: measured
                 .server_switches
                 .map(|switches| switches as f64 / requests.max(1) as f64),
+            steps: match &plan.schedule {
+                Some(Schedule(steps)) => {
+                    let each = steps.iter().zip(&measured.steps);
+                    each.map(|(step, seen)| StepReport::of(step, seen)).collect()
+                }
+                None => Vec::new(),
+            },
             load_cpu_busy: evidence.load_cpu_busy,
             server_cpu_busy: evidence.server_cpu_busy,
             requests_due: evidence.due,
@@ -329,6 +384,9 @@ impl fmt::Display for Report {
             write!(f, ", {:.0}% in the server", server * 100.0)?;
         }
         writeln!(f)?;
+        for step in &self.steps {
+            writeln!(f, "step         {step}")?;
+        }
         writeln!(f, "under way    {:.1} requests in the mean", self.in_flight_mean)?;
         let failures = &self.failures;
         writeln!(f, "failures     {failures}")?;

@@ -1,6 +1,5 @@
 //! How many requests are due in a second, as time goes on: steps and lines.
 
-use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -122,16 +121,6 @@ impl FromStr for Rate {
     }
 }
 
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [from, to] = [self.from, self.to].map(units::grouped);
-        match from == to {
-            true => f.write_str(&from),
-            false => write!(f, "{from}..{to}"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,7 +141,6 @@ mod tests {
         for bad in ["", "x", "0", "0..0:1s", "1k,2k", "1k:1s,2k", "1k:0s", "1..:1s", "-1", "1k:"] {
             assert!(bad.parse::<Rate>().is_err(), "{bad}");
         }
-        assert_eq!(schedule("1k..2k:1s").0[0].to_string(), "1,000..2,000");
     }
 
     #[test]

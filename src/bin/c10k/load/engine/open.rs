@@ -10,6 +10,7 @@ use crate::load::arrivals::Arrivals;
 use crate::load::checker::nanos;
 use crate::load::plan::Plan;
 use crate::load::schedule::Schedule;
+use crate::load::steps::Steps;
 
 impl Engine<'_> {
     /// Begins an open loop: from here on the requests are due when they are due.
@@ -21,6 +22,9 @@ impl Engine<'_> {
         self.sending_since = nanos(now - self.run.began);
         let from = self.sending_since.saturating_add(nanos(ramp + warmup));
         self.run.window.set((from, from.saturating_add(nanos(duration))));
+        if schedule.0.len() > 1 {
+            self.run.recorder.borrow_mut().steps = Some(Steps::new(schedule, from));
+        }
         let part = self.share.part;
         self.arrivals =
             (part.size > 0.0).then(|| Arrivals::new(schedule.after(ramp, warmup), arrivals, part));
