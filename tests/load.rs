@@ -216,6 +216,32 @@ fn each_step_has_its_section() {
 }
 
 #[test]
+fn the_rate_that_holds_is_found() {
+    // It answers one in five milliseconds: two hundred a second, at most.
+    let slow = tampering(|_, line| {
+        thread::sleep(Duration::from_millis(5));
+        Some(line)
+    });
+    let common = ["--connections", "1", "--duration", "300ms"];
+    let output = load(&slow.to_string(), &[&common[..], &["--find-rate", "p50<50ms"]].concat());
+    let found = report(&output);
+    assert_eq!(output.status.code(), Some(0), "{found:#}");
+    let rate = found["rate_per_s"].as_u64().unwrap();
+    assert!(rate <= 250, "{found:#}");
+    let trials = found["trials"].as_array().unwrap();
+    assert_eq!((&trials[0]["rate_per_s"], &trials[0]["held"]), (&1_000.into(), &false.into()));
+    let held = trials.iter().filter(|trial| trial["held"] == true);
+    assert_eq!(held.map(|trial| trial["rate_per_s"].as_u64().unwrap()).max(), Some(rate));
+    // The server has one connection to give: all trials were on the same.
+    assert!(trials.iter().all(|trial| trial["failures"]["lost"] == 0), "{found:#}");
+
+    let none = ["--connections", "1", "--duration", "50ms", "--find-rate", "p50<1us"];
+    let output = load(&tampering(|_, line| Some(line)).to_string(), &none);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(report(&output)["rate_per_s"], Value::Null);
+}
+
+#[test]
 fn thresholds_that_are_crossed_are_told() {
     let server = Server::start(&EPOLL, &[]);
     let addr = server.addr().to_string();
@@ -698,6 +724,8 @@ fn what_cannot_start_says_why() {
         (&[&gone, "--rate", "1k,2k:5s"], "says not how long"),
         (&[&gone, "--protocol", "raw"], "needs a --message"),
         (&[&gone, "--fail-if", "p98>5ms"], "is not a condition"),
+        (&[&gone, "--find-rate", "p99<5ms"], "Connection refused"),
+        (&[&gone, "--find-rate", "p99<5ms", "--rate", "1k"], "cannot be used with"),
         (&[&gone, "--message", "a\\nb"], "has the delimiter in it"),
         (&[&gone, "--size", "5..4"], "ends before it begins"),
         (&[&gone, "--think-time", "1s", "--rate", "5"], "cannot be used with"),

@@ -5,6 +5,7 @@ mod open;
 
 use std::collections::HashMap;
 use std::io;
+use std::mem;
 use std::process;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -21,6 +22,7 @@ use super::checker::{Checker, Phase, Run, nanos};
 use super::measured::{self, Measured};
 use super::plan::{Plan, Share};
 use super::progress::{self, Progress, Stage, Watcher};
+use super::schedule::Schedule;
 use crate::Failure;
 use crate::proc;
 use crate::protocol::AnyFraming;
@@ -89,55 +91,93 @@ impl Window {
     }
 }
 
-/// Does one process's share of a load. The connections stay open for as long as the caller keeps
-/// the reactor.
-pub(super) fn run(
-    plan: &Plan,
-    share: Share,
-    watcher: &mut Watcher<'_>,
-) -> Result<(Measured, Reactor<Peer>), Failure> {
-    let kind = plan.dialect.framing();
-    let payload = plan.payload.clone();
-    let mut engine = Engine {
-        plan,
-        share,
-        framing: AnyFraming::new(kind, plan.delimiter, u32::MAX),
-        run: Rc::new(Run::new(payload, plan)),
-        work: Workspace::new(),
-        traffic: Traffic::default(),
-        begun: 0,
-        connecting: 0,
-        peers: Vec::new(),
-        reconnecting: HashMap::new(),
-        reconnects: measured::histogram(),
-        arrivals: None,
-        sending_since: 0,
-        ring: Vec::new(),
-        turn: 0,
-        due_timer: None,
-        timer: None,
-        pace: None,
-        progress_timer: None,
-        began: Instant::now(),
-        connected_after: Duration::ZERO,
-        window: Window::default(),
-    };
-    let mut reactor = Reactor::new()?;
-    engine.connect_more(&mut reactor)?;
-    while engine.under_way() > 0 || engine.begun < engine.total() {
-        engine.turn(&mut reactor, watcher)?;
+/// One process's share of a load. Its connections stay open until it is dropped.
+pub(super) struct Load<'a> {
+    engine: Engine<'a>,
+    reactor: Reactor<Peer>,
+}
+
+impl<'a> Load<'a> {
+    /// Makes the connections, as many of them as can be made.
+    pub(super) fn connect(
+        plan: &'a Plan,
+        share: Share,
+        watcher: &mut Watcher<'_>,
+    ) -> Result<Load<'a>, Failure> {
+        let mut engine = Engine::new(plan, share);
+        let mut reactor = Reactor::new()?;
         engine.connect_more(&mut reactor)?;
-    }
-    engine.connected_after = engine.began.elapsed();
-    if !engine.peers.is_empty() {
-        watcher(engine.progress(Stage::Connected))?;
-        engine.start(&mut reactor);
-        while engine.run.phase.get() != Phase::Over {
+        while engine.under_way() > 0 || engine.begun < engine.total() {
             engine.turn(&mut reactor, watcher)?;
+            engine.connect_more(&mut reactor)?;
         }
-        watcher(engine.progress(Stage::Exchanging))?;
+        engine.connected_after = engine.began.elapsed();
+        if !engine.peers.is_empty() {
+            watcher(engine.progress(Stage::Connected))?;
+        }
+        Ok(Load { engine, reactor })
     }
-    Ok((engine.measured(&reactor), reactor))
+
+    /// Sends and measures: with a schedule an open loop, otherwise a closed one.
+    pub(super) fn exchange(
+        &mut self,
+        schedule: Option<&Schedule>,
+        watcher: &mut Watcher<'_>,
+    ) -> Result<Measured, Failure> {
+        let Load { engine, reactor } = self;
+        if !engine.peers.is_empty() {
+            engine.start(reactor, schedule);
+            while engine.run.phase.get() != Phase::Over {
+                engine.turn(reactor, watcher)?;
+            }
+            watcher(engine.progress(Stage::Exchanging))?;
+        }
+        Ok(engine.measured(reactor))
+    }
+
+    /// Whether no connection is left.
+    pub(super) fn is_over(&self) -> bool {
+        self.reactor.is_empty()
+    }
+
+    /// Closes the connections that have not answered everything: what they were sent was counted
+    /// as lost, and must not be answered in the next exchange.
+    pub(super) fn close_unanswered(&mut self) {
+        for token in self.reactor.tokens().collect::<Vec<_>>() {
+            self.engine.close_unanswered(&mut self.reactor, token);
+        }
+    }
+}
+
+impl<'a> Engine<'a> {
+    fn new(plan: &'a Plan, share: Share) -> Engine<'a> {
+        let kind = plan.dialect.framing();
+        let payload = plan.payload.clone();
+        Engine {
+            plan,
+            share,
+            framing: AnyFraming::new(kind, plan.delimiter, u32::MAX),
+            run: Rc::new(Run::new(payload, plan)),
+            work: Workspace::new(),
+            traffic: Traffic::default(),
+            begun: 0,
+            connecting: 0,
+            peers: Vec::new(),
+            reconnecting: HashMap::new(),
+            reconnects: measured::histogram(),
+            arrivals: None,
+            sending_since: 0,
+            ring: Vec::new(),
+            turn: 0,
+            due_timer: None,
+            timer: None,
+            pace: None,
+            progress_timer: None,
+            began: Instant::now(),
+            connected_after: Duration::ZERO,
+            window: Window::default(),
+        }
+    }
 }
 
 impl Engine<'_> {
@@ -178,9 +218,9 @@ impl Engine<'_> {
         (0..active).map(|at| self.peers[at * all / active]).collect()
     }
 
-    fn start(&mut self, reactor: &mut Reactor<Peer>) {
+    fn start(&mut self, reactor: &mut Reactor<Peer>, schedule: Option<&Schedule>) {
         self.run.phase.set(Phase::WarmUp);
-        if let Some(schedule) = &self.plan.schedule {
+        if let Some(schedule) = schedule {
             return self.start_open(reactor, schedule);
         }
         let Plan { ramp, warmup, .. } = *self.plan;
@@ -265,13 +305,23 @@ impl Engine<'_> {
 
     /// A connection is over: what it had under way will never be answered.
     fn lose(&mut self, reactor: &mut Reactor<Peer>, token: Token) {
-        let Some(peer) = reactor.source(token) else { return };
+        let unanswered = reactor.source(token).map_or(0, unanswered);
+        self.run.failures.borrow_mut().lost += unanswered;
+        if !self.close_unanswered(reactor, token) {
+            reactor.close(token);
+        }
+    }
+
+    /// Closes a connection if it has not answered everything.
+    fn close_unanswered(&mut self, reactor: &mut Reactor<Peer>, token: Token) -> bool {
+        let Some(peer) = reactor.source(token).filter(|peer| unanswered(peer) > 0) else {
+            return false;
+        };
         let checker = peer.session().service();
         let (sent, waiting) = (checker.outstanding() as u64, checker.waiting() as u64);
-        self.run.failures.borrow_mut().lost += sent + waiting;
         self.run.gone.set(self.run.gone.get() + sent);
         self.run.waiting.set(self.run.waiting.get() - waiting);
-        reactor.close(token);
+        reactor.close(token)
     }
 
     /// Whether all the replies that were asked for have come.
@@ -327,39 +377,46 @@ impl Engine<'_> {
         Window { load_cpu, server_cpu, server_switches, ..Window::default() }
     }
 
-    fn measured(self, reactor: &Reactor<Peer>) -> Measured {
+    /// What was seen since this was last asked.
+    fn measured(&mut self, reactor: &Reactor<Peer>) -> Measured {
         // Whoever has not answered by now never will.
-        let unanswered = reactor.tokens().filter_map(|token| reactor.source(token));
-        let unanswered = unanswered.map(|peer| {
-            let checker = peer.session().service();
-            (checker.outstanding() + checker.waiting()) as u64
-        });
+        let sources = reactor.tokens().filter_map(|token| reactor.source(token));
         let run = &self.run;
         let mut failures = run.failures.take();
-        failures.lost += unanswered.sum::<u64>();
+        failures.lost += sources.map(unanswered).sum::<u64>();
         let (series, service, steps) = run.recorder.borrow_mut().take(failures.total());
+        let window = mem::take(&mut self.window);
         Measured {
             connected: self.peers.len() as u64,
             active: self.active().len() as u64,
             answered: run.answered.get(),
             connecting: self.connected_after,
-            measuring: self.window.wall,
-            requests: run.measured.get(),
+            measuring: window.wall,
+            requests: run.measured.take(),
             requests_total: run.replied.get(),
-            due: run.due.get(),
-            in_flight_mean: self.window.in_flight_mean,
-            backlog_first_half: run.backlog_first_half.get(),
-            backlog_end: self.window.backlog_end,
-            reconnects: measured::buckets(&self.reconnects),
+            due: run.due.take(),
+            in_flight_mean: window.in_flight_mean,
+            backlog_first_half: run.backlog_first_half.take(),
+            backlog_end: window.backlog_end,
+            reconnects: measured::buckets(&mem::replace(
+                &mut self.reconnects,
+                measured::histogram(),
+            )),
             series,
             service,
             steps,
-            load_cpu: self.window.load_cpu,
-            server_cpu: self.window.server_cpu,
-            server_switches: self.window.server_switches,
+            load_cpu: window.load_cpu,
+            server_cpu: window.server_cpu,
+            server_switches: window.server_switches,
             failures,
         }
     }
+}
+
+/// Requests of a connection that have had no reply.
+fn unanswered(peer: &Peer) -> u64 {
+    let checker = peer.session().service();
+    (checker.outstanding() + checker.waiting()) as u64
 }
 
 /// The CPU time that a process has used, all threads together (`clock_getcpuclockid(3)`).

@@ -13,6 +13,7 @@ pub(crate) mod progress;
 mod recorder;
 mod report;
 mod schedule;
+mod search;
 mod series;
 pub(crate) mod source;
 mod steps;
@@ -25,7 +26,9 @@ use std::io::{self, Write};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use self::engine::Load;
 use self::limits::Limits;
+use self::measured::Measured;
 use self::output::Output;
 use self::payload::{Dialect, Payload};
 use self::plan::Plan;
@@ -47,6 +50,7 @@ use crate::units;
   c10k load 127.0.0.1:7000 --connections 100 --pipeline 32 --size 512
   c10k load 127.0.0.1:6379 --protocol raw --message 'PING\\r\\n'
   c10k load 127.0.0.1:7000 --churn 10 --think-time 5ms --ramp 2s --size 64..1KiB
+  c10k load 127.0.0.1:7000 --find-rate 'p99<5ms' --duration 5s
   c10k load 127.0.0.1:7000 --rate 5k --fail-if 'p99>5ms' --fail-if 'errors>0'
   c10k load 127.0.0.1:7000 --rate 50k --arrivals poisson --duration 30s
   c10k load 127.0.0.1:7000 --protocol sum --requests 1M
@@ -86,6 +90,10 @@ pub(crate) struct Args {
     /// server does, and latencies from when each was due. R, or steps and lines: 1k:10s,1k..5k:30s
     #[arg(long, value_name = "R", conflicts_with = "requests_each")]
     rate: Option<Rate>,
+    /// Find the highest rate at which this holds, such as p99<5ms: twice as much each time, then
+    /// in halves to within 5%, each for --duration, with nothing lost and nothing left waiting
+    #[arg(long, value_name = "CONDITION", conflicts_with_all = ["rate", "workers", "requests", "requests_each", "think_time", "fail_if"])]
+    find_rate: Option<Condition>,
     /// How the requests of --rate follow each other
     #[arg(long, value_enum, default_value_t = arrivals::Kind::Constant)]
     arrivals: arrivals::Kind,
@@ -180,7 +188,10 @@ impl Args {
         let Ok(churn) = self.churn.map(u32::try_from).transpose() else {
             return cannot("--churn is 4,294,967,295 at most");
         };
-        let schedule = self.rate.as_ref().map(|rate| rate.schedule(self.duration));
+        let mut schedule = self.rate.as_ref().map(|rate| rate.schedule(self.duration));
+        if self.find_rate.is_some() {
+            schedule = Some(Schedule::steady(search::FIRST_RATE, self.duration));
+        }
         let plan = Plan {
             targets: plan::targets(&self.addrs, self.timeout)?,
             sources,
@@ -237,15 +248,20 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         c10k::sys::pin_to_cpu(cpu)
             .map_err(|error| Failure::Cannot(format!("cannot run on CPU {cpu}: {error}")))?;
     }
+    let (wait, json) = (args.wait, args.output.json);
     let mut output = Output::open(args.output, &plan)?;
-    let mut report = run_with(&plan, &mut |progress| {
-        if args.wait && progress.stage == Stage::Connected {
+    let watcher: &mut Watcher<'_> = &mut |progress| {
+        if wait && progress.stage == Stage::Connected {
             output.hide();
             wait_for_go(progress.connected)?;
         }
         output.see(&progress);
         Ok(())
-    })?;
+    };
+    if let Some(condition) = &args.find_rate {
+        return search::run(&plan, condition, json, watcher);
+    }
+    let mut report = run_with(&plan, watcher)?;
     let crossed = args.fail_if.iter().filter(|condition| condition.holds(&report));
     report.crossed = crossed.map(|condition| condition.found(&report)).collect();
     output.print(&report)?;
@@ -267,17 +283,30 @@ fn wait_for_go(connected: u64) -> io::Result<()> {
 /// What went wrong on the way is in the report. An error is that it could not start: it lacks
 /// something, or nothing could be connected.
 pub(crate) fn run_with(plan: &Plan, watcher: &mut Watcher<'_>) -> Result<Report, Failure> {
-    if let Some(what) = Limits::read()?.lacking(plan) {
-        return Err(Failure::Cannot(what));
-    }
+    check_limits(plan)?;
     let measured = match plan.workers {
-        None => engine::run(plan, plan.share(0), watcher)?.0,
+        None => {
+            let mut load = Load::connect(plan, plan.share(0), watcher)?;
+            load.exchange(plan.schedule.as_ref(), watcher)?
+        }
         Some(_) => workers::run(plan, watcher)?,
     };
+    check_connected(plan, &measured)?;
+    Ok(Report::of(plan, measured))
+}
+
+fn check_limits(plan: &Plan) -> Result<(), Failure> {
+    match Limits::read()?.lacking(plan) {
+        Some(what) => Err(Failure::Cannot(what)),
+        None => Ok(()),
+    }
+}
+
+fn check_connected(plan: &Plan, measured: &Measured) -> Result<(), Failure> {
     if measured.connected == 0 && measured.failures.dead_workers == 0 {
         let why = measured.failures.errors.keys().next().cloned().unwrap_or_default();
         let target = &plan.targets[0];
         return Err(Failure::Cannot(format!("cannot connect to {target}: {why}")));
     }
-    Ok(Report::of(plan, measured))
+    Ok(())
 }

@@ -26,7 +26,7 @@ pub(super) struct Args {
     hdr: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     /// Have a series in the JSON: an object for each second
     #[arg(long, requires = "json")]
     series: bool,

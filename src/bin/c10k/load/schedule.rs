@@ -35,6 +35,11 @@ impl Step {
 pub(crate) struct Schedule(pub(crate) Vec<Step>);
 
 impl Schedule {
+    /// The same rate all the time.
+    pub(crate) fn steady(rate: u64, duration: Duration) -> Schedule {
+        Schedule(vec![Step { from: rate as f64, to: rate as f64, duration }])
+    }
+
     pub(crate) fn duration(&self) -> Duration {
         self.0.iter().map(|step| step.duration).sum()
     }

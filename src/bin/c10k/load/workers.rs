@@ -22,7 +22,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use super::engine;
+use super::engine::Load;
 use super::measured::Measured;
 use super::plan::Plan;
 use super::progress::{self, Progress, Stage, Watcher};
@@ -124,7 +124,7 @@ fn work(
         let line = serde_json::to_string(what)? + "\n";
         Ok::<_, Failure>(to_parent.write_all(line.as_bytes())?)
     };
-    let result = engine::run(plan, plan.share(number), &mut |progress| {
+    let result = load(plan, number, &mut |progress| {
         tally.store(&progress);
         if progress.stage == Stage::Connected {
             say(&Said::Connected)?;
@@ -141,6 +141,16 @@ fn work(
         }
         Err(Failure::Cannot(why) | Failure::Found(why)) => say(&Said::Failed(why)),
     }
+}
+
+/// A worker's part of the load. Its connections stay open for as long as it is kept.
+fn load<'a>(
+    plan: &'a Plan,
+    number: u64,
+    watcher: &mut Watcher<'_>,
+) -> Result<(Measured, Load<'a>), Failure> {
+    let mut load = Load::connect(plan, plan.share(number), watcher)?;
+    Ok((load.exchange(plan.schedule.as_ref(), watcher)?, load))
 }
 
 /// A worker's counts, which its parent sees.
