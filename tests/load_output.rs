@@ -142,7 +142,7 @@ fn how_it_goes_is_told_where_it_is_asked_for() {
         load.kill().unwrap();
         load.wait().unwrap();
         assert!(line.contains(" s  7 connected, "), "{line}");
-        assert!(line.ends_with("/s, 0 not connected"), "{line}");
+        assert!(line.ends_with("/s, 0 failures"), "{line}");
         assert!(!line.contains('\x1b'), "{line:?}");
     }
     // Otherwise it is silent where nobody looks, however long it takes.

@@ -206,6 +206,7 @@ impl Engine<'_> {
             not_connected: failures.not_connected + failures.refused,
             answered: self.run.answered.get(),
             replies: self.run.replied.get(),
+            failures: failures.total(),
         }
     }
 

@@ -93,7 +93,7 @@ fn line(
     if let Some([p50, p99]) = latency.map(|both| both.map(micros)) {
         parts.push(format!("p50 {p50}, p99 {p99}"));
     }
-    parts.push(format!("{} not connected", count(progress.not_connected)));
+    parts.push(format!("{} failures", count(progress.failures)));
     format!("{:5.1} s  {}", elapsed.as_secs_f64(), parts.join(", "))
 }
 
@@ -148,18 +148,19 @@ mod tests {
             not_connected: 10,
             answered: 0,
             replies,
+            failures: 11,
         };
         let text = |stage, replies, latency| {
             line(3 * SECOND, 1_000_000, &progress(stage, replies), 123_456.7, latency)
         };
         assert_eq!(
             text(Stage::Connecting, 0, None),
-            "  3.0 s  9,990 of 1,000,000 connected, 10 not connected"
+            "  3.0 s  9,990 of 1,000,000 connected, 11 failures"
         );
         let longest = text(Stage::Exchanging, 1, Some([535.0, 12_300.0]));
         assert_eq!(
             longest,
-            "  3.0 s  9,990 connected, 123,457/s, p50 535 us, p99 12.3 ms, 10 not connected"
+            "  3.0 s  9,990 connected, 123,457/s, p50 535 us, p99 12.3 ms, 11 failures"
         );
         assert!(longest.len() < 80, "{longest}");
     }

@@ -27,6 +27,8 @@ pub(crate) struct Progress {
     pub(crate) answered: u64,
     /// Replies.
     pub(crate) replies: u64,
+    /// All that went wrong.
+    pub(crate) failures: u64,
 }
 
 /// Who is told. An error ends the load.

@@ -165,8 +165,10 @@ impl Tally<'_> {
     }
 
     fn store(&self, progress: &Progress) {
-        let &Progress { connected, not_connected, answered, replies, stage: _ } = progress;
-        for (count, value) in self.0.iter().zip([connected, not_connected, answered, replies]) {
+        let &Progress { connected, not_connected, answered, replies, failures, stage: _ } =
+            progress;
+        let values = [connected, not_connected, answered, replies, failures];
+        for (count, value) in self.0.iter().zip(values) {
             count.store(value, Relaxed);
         }
     }
@@ -179,6 +181,7 @@ impl Tally<'_> {
             not_connected: count(1),
             answered: count(2),
             replies: count(3),
+            failures: count(4),
         }
     }
 }
@@ -284,13 +287,21 @@ impl Crew<'_> {
     fn progress(&self, stage: Stage) -> Progress {
         let workers = 0..self.plan.processes();
         let each = workers.map(|number| Tally::of(self.tallies, number).load(stage));
-        let none = Progress { stage, connected: 0, not_connected: 0, answered: 0, replies: 0 };
+        let none = Progress {
+            stage,
+            connected: 0,
+            not_connected: 0,
+            answered: 0,
+            replies: 0,
+            failures: self.measured.failures.dead_workers,
+        };
         each.fold(none, |sum, one| Progress {
             stage,
             connected: sum.connected + one.connected,
             not_connected: sum.not_connected + one.not_connected,
             answered: sum.answered + one.answered,
             replies: sum.replies + one.replies,
+            failures: sum.failures + one.failures,
         })
     }
 
@@ -374,8 +385,14 @@ mod tests {
     fn tallies_are_apart() {
         let all = SharedMemory::new(2 * Tally::LEN).unwrap();
         let stage = Stage::Exchanging;
-        let counts =
-            |n| Progress { stage, connected: n, not_connected: 2 * n, answered: 3 * n, replies: n };
+        let counts = |n| Progress {
+            stage,
+            connected: n,
+            not_connected: 2 * n,
+            answered: 3 * n,
+            replies: 4 * n,
+            failures: 5 * n,
+        };
         Tally::of(&all, 0).store(&counts(1));
         Tally::of(&all, 1).store(&counts(10));
         assert_eq!(Tally::of(&all, 0).load(stage), counts(1));
