@@ -53,9 +53,10 @@ pub(crate) fn write(intervals: &[Interval], out: &mut impl Write) -> io::Result<
         builder.add_comment(comment);
     }
     builder.with_max_value_divisor(MAX_VALUE_UNIT_RATIO);
-    // Time stamps count from the first interval. They have milliseconds, so it gets no more.
+    // Time stamps count from the first interval. All times in a log have milliseconds: what the
+    // first has beyond them is lost with all of them alike.
     let base = match intervals.first() {
-        Some(first) if first.is_dated() => Duration::from_millis(first.start.as_millis() as u64),
+        Some(first) if first.is_dated() => first.start,
         _ => Duration::ZERO,
     };
     if !base.is_zero() {
@@ -196,6 +197,11 @@ mod tests {
         assert_eq!(lines[4], "#[BaseTime: 1700000000.250 (seconds since epoch)]");
         // The largest of two milliseconds is the largest value of its bucket.
         assert!(lines[6].starts_with("0.000,1.000,2.001,HISTFAAAA"), "{log}");
+        // More than milliseconds is not told, and not added up either.
+        let start = Duration::from_micros(1_700_000_000_250_999);
+        let log = text(&[interval(start, &[1]), interval(start + SECOND, &[1])]);
+        let stamps: Vec<_> = log.lines().skip(6).map(|line| &line[..6]).collect();
+        assert_eq!(stamps, ["0.000,", "1.000,"]);
     }
 
     #[test]
