@@ -46,7 +46,10 @@ pub(super) fn cells(
                     round.server_switches_per_request
                 })
                 .map(|spread| spread.median),
-                syscalls_per_request: None,
+                syscalls_per_request: match at {
+                    0 => outcomes.iter().find_map(|round| round.syscalls_per_request),
+                    _ => None,
+                },
                 tasks,
                 failures: rounds.iter().map(|round| round.failures.total()).sum(),
             }

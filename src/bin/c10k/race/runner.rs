@@ -9,6 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::syscalls::Counting;
 use crate::child;
 use crate::load::Report;
 use crate::proc::{self, Memory};
@@ -29,6 +30,8 @@ pub(crate) struct Setup {
     /// The server runs on the first CPU and the load on the second.
     pub(crate) pinned: bool,
     pub(crate) trials: Vec<Trial>,
+    /// Whether to count system calls in the end, which slows the server down while it is done.
+    pub(crate) count_calls: bool,
 }
 
 /// What its connections are to do.
@@ -53,6 +56,8 @@ pub(crate) struct Outcome {
     pub(crate) listen_overflows: u64,
     /// In the order of the trials.
     pub(crate) measured: Vec<Report>,
+    /// System calls of the server for each request of the first trial, if they were counted.
+    pub(crate) syscalls_per_request: Option<f64>,
     /// Warnings that the server logged.
     pub(crate) warnings: Vec<String>,
 }
@@ -87,9 +92,24 @@ pub(crate) fn run(setup: &Setup) -> io::Result<Outcome> {
         measured.push(load.go()?);
     }
     let (idle, tasks) = idle.expect("a trial at least");
+    let syscalls_per_request = match setup.count_calls {
+        true => count_calls(setup, &server)?,
+        false => None,
+    };
     let (_, warnings) = server.stop()?;
     let listen_overflows = proc::listen_overflows() - overflows;
-    Ok(Outcome { idle, tasks, listen_overflows, measured, warnings })
+    Ok(Outcome { idle, tasks, listen_overflows, measured, syscalls_per_request, warnings })
+}
+
+/// Repeats the first trial while the server's system calls are counted. Those that close the
+/// connections are among them.
+fn count_calls(setup: &Setup, server: &Server) -> io::Result<Option<f64>> {
+    let pid = server.child.id();
+    let mut load = Load::start(setup, &setup.trials[0], server)?;
+    let Some(counting) = Counting::start(pid, &proc::family(pid)[1..]) else { return Ok(None) };
+    let requests = load.go()?.requests_total - setup.connections;
+    let calls = counting.stop()?;
+    Ok(calls.map(|calls| calls as f64 / requests.max(1) as f64))
 }
 
 /// How many connections a server that refuses some has room for: opens `probe` of them, and looks

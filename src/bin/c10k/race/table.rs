@@ -10,7 +10,8 @@ pub(super) type Line = Vec<String>;
 /// The tables of a race: one for each kind of load.
 pub(super) fn tables(race: &Race) -> String {
     let memory = race.cells.iter().any(|cell| cell.memory.is_some());
-    let mut text = table(race, |load| load == Load::Closed, closed_loop(memory));
+    let calls = race.cells.iter().any(|cell| cell.syscalls_per_request.is_some());
+    let mut text = table(race, |load| load == Load::Closed, closed_loop(memory, calls));
     let open = race.method.open_rate_per_s;
     if let Some(rate) = open {
         text.push_str(&format!("\nOpen loop, {} requests a second:\n\n", grouped(rate)));
@@ -22,7 +23,7 @@ pub(super) fn tables(race: &Race) -> String {
 /// A column: its head, and what a cell has there.
 type Column = (&'static str, fn(&Cell) -> String);
 
-fn closed_loop(memory: bool) -> Vec<Column> {
+fn closed_loop(memory: bool, calls: bool) -> Vec<Column> {
     let mut columns: Vec<Column> = vec![
         ("req/s", |cell| grouped(cell.requests_per_s.median.round())),
         ("+-", |cell| within(cell.requests_per_s)),
@@ -32,6 +33,11 @@ fn closed_loop(memory: bool) -> Vec<Column> {
         ("CPU us/req", cpu),
         ("switches/req", switches),
     ];
+    if calls {
+        columns.push(("calls/req", |cell| {
+            cell.syscalls_per_request.map_or("-".to_owned(), |n| format!("{n:.2}"))
+        }));
+    }
     if memory {
         columns.push(("user B/conn", |cell| bytes(cell.memory.map(|memory| memory.user_bytes))));
         columns.push(("kernel B/conn", |cell| {
