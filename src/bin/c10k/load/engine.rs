@@ -207,6 +207,7 @@ impl Engine<'_> {
             answered: self.run.answered.get(),
             replies: self.run.replied.get(),
             failures: failures.total(),
+            latency: self.run.recorder.borrow().recent(),
         }
     }
 

@@ -46,15 +46,14 @@ impl Live {
         Live { view, connections, began: Instant::now(), rate: Rate::default() }
     }
 
-    /// Is told how far the load has got, and the median and the 99th percentile of the latencies
-    /// at this time, in microseconds, if they are known.
-    pub(super) fn see(&mut self, progress: &Progress, latency: Option<[f64; 2]>) {
+    /// Is told how far the load has got.
+    pub(super) fn see(&mut self, progress: &Progress) {
         if matches!(self.view, View::Nothing) {
             return;
         }
         let elapsed = self.began.elapsed();
         let rate = self.rate.at(elapsed, progress.replies);
-        let line = || line(elapsed, self.connections, progress, rate, latency);
+        let line = || line(elapsed, self.connections, progress, rate);
         match &mut self.view {
             View::Terminal(bar) => bar.set_message(line()),
             View::Lines(next) if elapsed >= *next => {
@@ -75,13 +74,7 @@ impl Live {
     }
 }
 
-fn line(
-    elapsed: Duration,
-    connections: u64,
-    progress: &Progress,
-    rate: f64,
-    latency: Option<[f64; 2]>,
-) -> String {
+fn line(elapsed: Duration, connections: u64, progress: &Progress, rate: f64) -> String {
     let count = |n: u64| grouped(n as f64);
     let mut parts = vec![match progress.stage {
         Stage::Exchanging => format!("{} connected", count(progress.connected)),
@@ -90,7 +83,9 @@ fn line(
     if progress.replies > 0 {
         parts.push(format!("{}/s", grouped(rate)));
     }
-    if let Some([p50, p99]) = latency.map(|both| both.map(micros)) {
+    if let Some([p50, p99]) =
+        progress.latency.map(|both| both.map(|nanos| micros(nanos as f64 / 1e3)))
+    {
         parts.push(format!("p50 {p50}, p99 {p99}"));
     }
     parts.push(format!("{} failures", count(progress.failures)));
@@ -142,22 +137,23 @@ mod tests {
 
     #[test]
     fn a_line_fits_and_has_what_is_known() {
-        let progress = |stage, replies| Progress {
+        let progress = |stage, replies, latency| Progress {
             stage,
             connected: 9_990,
             not_connected: 10,
             answered: 0,
             replies,
             failures: 11,
+            latency,
         };
         let text = |stage, replies, latency| {
-            line(3 * SECOND, 1_000_000, &progress(stage, replies), 123_456.7, latency)
+            line(3 * SECOND, 1_000_000, &progress(stage, replies, latency), 123_456.7)
         };
         assert_eq!(
             text(Stage::Connecting, 0, None),
             "  3.0 s  9,990 of 1,000,000 connected, 11 failures"
         );
-        let longest = text(Stage::Exchanging, 1, Some([535.0, 12_300.0]));
+        let longest = text(Stage::Exchanging, 1, Some([535_000, 12_300_000]));
         assert_eq!(
             longest,
             "  3.0 s  9,990 connected, 123,457/s, p50 535 us, p99 12.3 ms, 11 failures"

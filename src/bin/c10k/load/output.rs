@@ -74,8 +74,7 @@ impl Output {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             self.began = now + self.warmup;
         }
-        // The engine does not tell latencies before the end.
-        self.live.see(progress, None);
+        self.live.see(progress);
     }
 
     /// Leaves the terminal to somebody else for a while.

@@ -29,6 +29,9 @@ pub(crate) struct Progress {
     pub(crate) replies: u64,
     /// All that went wrong.
     pub(crate) failures: u64,
+    /// The median and the 99th percentile of the latencies in the last whole second, in
+    /// nanoseconds. Several processes do not tell: percentiles do not add up.
+    pub(crate) latency: Option<[u64; 2]>,
 }
 
 /// Who is told. An error ends the load.

@@ -19,6 +19,8 @@ pub(super) struct Recorder {
     /// If there are several.
     pub(super) steps: Option<Steps>,
     done: Vec<Second>,
+    /// The median and the 99th percentile of the last of them that had any.
+    recent: Option<[u64; 2]>,
     /// What is recorded from then on is another second's, in the clock of the run.
     ends: u64,
     /// The number of the last second. What comes after its end is still counted there.
@@ -34,6 +36,7 @@ impl Recorder {
             service: measured::histogram(),
             steps: None,
             done: Vec::new(),
+            recent: None,
             ends: u64::MAX,
             last: 0,
             failures: 0,
@@ -56,6 +59,10 @@ impl Recorder {
     #[inline]
     pub(super) fn is_due(&self, now: u64) -> bool {
         now >= self.ends
+    }
+
+    pub(super) fn recent(&self) -> Option<[u64; 2]> {
+        self.recent
     }
 
     #[inline]
@@ -91,6 +98,9 @@ impl Recorder {
             latency: measured::buckets(&self.latency),
         };
         self.done.push(second);
+        if !self.latency.is_empty() {
+            self.recent = Some([0.5, 0.99].map(|part| self.latency.value_at_quantile(part)));
+        }
         self.latency.reset();
     }
 
@@ -125,6 +135,7 @@ mod tests {
         see(2 * SECOND, 5, 9);
         see(4 * SECOND - 1, 6, 9);
         see(9 * SECOND, 7, 9);
+        assert_eq!(recorder.recent(), Some([5, 5]));
         let (series, service, _) = recorder.take(11);
         let seen: Vec<_> =
             series.iter().map(|one| (one.start_s, one.requests, one.failures)).collect();

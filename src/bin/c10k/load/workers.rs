@@ -165,8 +165,7 @@ impl Tally<'_> {
     }
 
     fn store(&self, progress: &Progress) {
-        let &Progress { connected, not_connected, answered, replies, failures, stage: _ } =
-            progress;
+        let &Progress { connected, not_connected, answered, replies, failures, .. } = progress;
         let values = [connected, not_connected, answered, replies, failures];
         for (count, value) in self.0.iter().zip(values) {
             count.store(value, Relaxed);
@@ -182,6 +181,7 @@ impl Tally<'_> {
             answered: count(2),
             replies: count(3),
             failures: count(4),
+            latency: None,
         }
     }
 }
@@ -294,6 +294,7 @@ impl Crew<'_> {
             answered: 0,
             replies: 0,
             failures: self.measured.failures.dead_workers,
+            latency: None,
         };
         each.fold(none, |sum, one| Progress {
             stage,
@@ -302,6 +303,7 @@ impl Crew<'_> {
             answered: sum.answered + one.answered,
             replies: sum.replies + one.replies,
             failures: sum.failures + one.failures,
+            latency: None,
         })
     }
 
@@ -392,6 +394,7 @@ mod tests {
             answered: 3 * n,
             replies: 4 * n,
             failures: 5 * n,
+            latency: None,
         };
         Tally::of(&all, 0).store(&counts(1));
         Tally::of(&all, 1).store(&counts(10));
