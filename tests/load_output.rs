@@ -105,6 +105,17 @@ fn a_series_has_all_requests() {
 }
 
 #[test]
+fn every_field_is_in_the_readme() {
+    let readme = include_str!("../README.md");
+    let report = json(&[&THOUSAND[..], &["--series"]].concat());
+    for object in [&report, &report["latency_us"], &report["failures"], &report["series"][0]] {
+        for field in object.as_object().expect("an object").keys() {
+            assert!(readme.contains(&format!("`{field}`")), "{field}");
+        }
+    }
+}
+
+#[test]
 fn people_see_a_histogram() {
     let text = String::from_utf8(load(&THOUSAND).stdout).unwrap();
     let rows: Vec<_> = text.lines().filter(|line| line.contains(" .. ")).collect();
