@@ -101,7 +101,8 @@ impl Run {
     pub(crate) fn read_clock(&self) {
         let before = self.now.replace(self.began.elapsed().as_nanos() as u64);
         let passed = self.now.get() - before;
-        self.in_flight_time.set(self.in_flight_time.get() + self.in_flight() * passed);
+        let time = self.in_flight_time.get();
+        self.in_flight_time.set(time.saturating_add(self.in_flight() * passed));
     }
 
     /// Requests that were sent and may still have a reply.

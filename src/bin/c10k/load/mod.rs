@@ -104,7 +104,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", default_value = "64", value_parser = units::sizes)]
     size: RangeInclusive<u32>,
     /// The message (echo, raw), with the numbers of connection and request for {conn} and {seq},
-    /// and \\n, \\t, \\r, \\0 for bytes
+    /// and \n, \t, \r, \0 for bytes
     #[arg(long, value_name = "TEMPLATE", conflicts_with = "size")]
     message: Option<Template>,
     /// Only count the replies, whatever they say
