@@ -121,6 +121,7 @@ fn a_stall_is_charged_to_all_that_it_delays() {
         let latency = |name: &str| report["latency_us"][name].as_f64().unwrap();
         assert!(latency("p95") > 20_000.0, "{report:#}");
         assert!(latency("p99") > 80_000.0, "{report:#}");
+        assert_eq!(report["seed"].as_u64(), more.contains(&"--seed").then_some(3));
         if more == ["--pipeline", "1"] {
             // Only one of them was with the server at that time.
             assert!(report["service_us"]["p95"].as_f64() < Some(20_000.0), "{report:#}");

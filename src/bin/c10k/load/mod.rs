@@ -202,7 +202,7 @@ impl Args {
             probe: self.probe,
             pipeline: self.pipeline.or(if schedule.is_some() { None } else { Some(1) }),
             arrivals: self.arrivals,
-            seed: self.seed.unwrap_or_else(|| fastrand::u64(..)),
+            seed: self.seed.unwrap_or_else(|| fastrand::u32(..).into()),
             requests: self.requests,
             requests_each,
             churn,

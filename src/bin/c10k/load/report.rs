@@ -8,6 +8,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use super::arrivals;
 use super::measured::{self, Measured, Second};
 use super::plan::Plan;
 use super::schedule::{Schedule, Step};
@@ -29,6 +30,8 @@ pub(crate) struct Report {
     pub(crate) pipeline: Option<u64>,
     /// Requests in a second that were due, if it was an open loop.
     pub(crate) target_per_s: Option<f64>,
+    /// With it the same Poisson arrivals come again.
+    pub(crate) seed: Option<u64>,
     /// The size of a message, or that of the largest and the smallest.
     pub(crate) message_bytes: u32,
     pub(crate) message_bytes_min: u32,
@@ -277,6 +280,7 @@ impl Report {
             answered: measured.answered,
             pipeline: plan.pipeline,
             target_per_s: plan.schedule.as_ref().map(target),
+            seed: (plan.arrivals == arrivals::Kind::Poisson).then_some(plan.seed),
             message_bytes: plan.payload.sizes().1,
             message_bytes_min: plan.payload.sizes().0,
             connect_s: measured.connecting.as_secs_f64(),
@@ -366,8 +370,11 @@ impl fmt::Display for Report {
             None => writeln!(f)?,
         }
         write!(f, "rate         {:.0} requests/s", self.requests_per_s)?;
-        match self.target_per_s {
-            Some(target) => writeln!(f, " of {target:.0}")?,
+        if let Some(target) = self.target_per_s {
+            write!(f, " of {target:.0}")?;
+        }
+        match self.seed {
+            Some(seed) => writeln!(f, " (--seed {seed})")?,
             None => writeln!(f)?,
         }
         writeln!(f, "latency      {}", self.latency_us)?;
