@@ -28,21 +28,31 @@ fn scratch(name: &str) -> PathBuf {
 /// What one race has, and what is made of it.
 #[test]
 fn there_is_a_cell_for_each_model_and_load() {
-    let args = ["--quick", "--connections", "60", "--active", "5", "--json"];
+    let args = ["--connections", "60", "--active", "5", "--json"];
     let json = race(&args);
     let result: Value = serde_json::from_str(&json).expect("one object");
     let cells = result["cells"].as_array().unwrap();
     let name = |cell: &Value| {
         let figures = [&cell["connections"], &cell["active"]];
-        format!("{} {} {}", cell["model"].as_str().unwrap(), figures[0], figures[1])
+        let load = cell["load"]["kind"].as_str().unwrap();
+        format!("{} {} {} {load}", cell["model"].as_str().unwrap(), figures[0], figures[1])
     };
-    let many = ["60 60", "60 5"].map(|load| MODELS.map(|model| format!("{model} {load}")));
-    let want = [&["blocking 1 1".to_owned()][..], &many.concat()].concat();
+    let mut want = vec!["blocking 1 1 closed".to_owned()];
+    for active in ["60", "5"] {
+        for model in MODELS {
+            want.extend(["closed", "open"].map(|load| format!("{model} 60 {active} {load}")));
+        }
+    }
     assert_eq!(cells.iter().map(name).collect::<Vec<_>>(), want);
     // Processes and threads: one for each connection, and one that accepts.
-    let tasks: Vec<_> = cells[1..].iter().map(|cell| cell["tasks"].as_u64().unwrap()).collect();
-    assert_eq!(tasks, [61, 61, 1, 1, 1, 1, 3].repeat(2));
+    let tasks = |model: &str| match model {
+        "processes" | "threads" => 61,
+        "epoll x2" => 3,
+        "blocking" => 2,
+        _ => 1,
+    };
     for cell in cells {
+        assert_eq!(cell["tasks"], tasks(cell["model"].as_str().unwrap()), "{cell:#}");
         assert_eq!((&cell["rounds"], &cell["failures"]), (&2.into(), &0.into()), "{cell:#}");
         for figure in ["server_cpu_us_per_request", "context_switches_per_request"] {
             assert!(!cell[figure].is_null(), "{figure}: {cell:#}");
@@ -61,7 +71,7 @@ fn there_is_a_cell_for_each_model_and_load() {
     let text = String::from_utf8(output.stdout).unwrap();
     let (table, compared) = text.split_once("Beside the baseline:").expect("both");
     let rows = |text: &str| text.lines().filter(|line| line.starts_with("epoll x2 ")).count();
-    assert_eq!((rows(table), rows(compared)), (2, 2), "{text}");
+    assert_eq!((rows(table), rows(compared)), (4, 4), "{text}");
     let line = compared.lines().find(|line| line.starts_with("poll ")).unwrap();
     let ratios: Vec<_> = line.split_whitespace().skip(4).collect();
     assert_eq!(ratios, ["1.00"; 3], "{line}");

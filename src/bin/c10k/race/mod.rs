@@ -52,7 +52,8 @@ pub(crate) struct Args {
     /// How long each is loaded before that
     #[arg(long, value_name = "DUR", default_value = "100ms", value_parser = units::duration)]
     warmup: Duration,
-    /// One round of 100 and 10k connections, each measured for 250 ms, without fixed rates
+    /// One round of 100 and 10k connections, each measured for 200 ms, without fixed rates, workers
+    /// and a count of system calls
     #[arg(long)]
     quick: bool,
     /// Seven rounds, each measured for 2 s, of 100, 300, 1k, 3k, 10k and 18k connections, and the
@@ -211,7 +212,7 @@ fn counts(args: &Args, warnings: &mut Vec<String>) -> Result<Vec<u64>, Failure> 
 fn duration(args: &Args) -> Duration {
     let usual = match (args.full, args.quick) {
         (true, _) => Duration::from_secs(2),
-        (_, true) => Duration::from_millis(250),
+        (_, true) => Duration::from_millis(200),
         _ => Duration::from_millis(400),
     };
     args.duration.unwrap_or(usual)
@@ -241,13 +242,18 @@ fn setups(args: &Args, counts: &[u64], select: u64, pinned: bool) -> Vec<Setup> 
             trials.extend(active.iter().map(|&active| trial(active, Some(rate))));
         }
         // With few: attaching to thousands of tasks takes longer than all else.
-        let count_calls = counts.iter().min() == Some(&connections) && connections <= 200;
+        let fewest = counts.iter().min() == Some(&connections);
+        let count_calls = fewest && connections <= 200 && !args.quick;
         Setup { model, connections, pinned, trials, count_calls }
     };
-    let has_room = |model: &Model, connections| model.name != "select" || connections <= select;
+    let takes_part = |model: &Model, connections| match model.name {
+        "select" => connections <= select,
+        "epoll x2" => !args.quick,
+        _ => true,
+    };
     let mut setups = vec![Setup { trials: vec![trial(1, None)], ..setup(BLOCKING, 1) }];
     for &connections in counts {
-        let models = MODELS.into_iter().filter(|model| has_room(model, connections));
+        let models = MODELS.into_iter().filter(|model| takes_part(model, connections));
         setups.extend(models.map(|model| setup(model, connections)));
     }
     setups
