@@ -236,6 +236,17 @@ fn the_rate_that_holds_is_found() {
     // The server has one connection to give: all trials were on the same.
     assert!(trials.iter().all(|trial| trial["failures"]["lost"] == 0), "{found:#}");
 
+    // With workers the same, each at its part of the rate.
+    let server = Server::start(&EPOLL, &[]);
+    let args = ["--connections", "4", "--workers", "2", "--duration", "100ms"];
+    let condition = ["--find-rate", "rps<3000"];
+    let output = load(&server.addr().to_string(), &[&args[..], &condition].concat());
+    let found = report(&output);
+    assert_eq!(found["trials"][0]["rate_per_s"], 1_000);
+    assert!(found["trials"].as_array().unwrap().len() > 4, "{found:#}");
+    assert!(found["rate_per_s"].as_u64().is_none_or(|rate| rate <= 3_200), "{found:#}");
+    assert_eq!(server.stop().summary().connections, 4, "they stay from trial to trial");
+
     let none = ["--connections", "1", "--duration", "50ms", "--find-rate", "p50<1us"];
     let output = load(&tampering(|_, line| Some(line)).to_string(), &none);
     assert_eq!(output.status.code(), Some(1));

@@ -135,11 +135,6 @@ impl<'a> Load<'a> {
         Ok(engine.measured(reactor))
     }
 
-    /// Whether no connection is left.
-    pub(super) fn is_over(&self) -> bool {
-        self.reactor.is_empty()
-    }
-
     /// Closes the connections that have not answered everything: what they were sent was counted
     /// as lost, and must not be answered in the next exchange.
     pub(super) fn close_unanswered(&mut self) {

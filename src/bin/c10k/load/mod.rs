@@ -38,6 +38,7 @@ use self::schedule::{Rate, Schedule};
 use self::source::Sources;
 use self::template::Template;
 use self::threshold::Condition;
+use self::workers::Workers;
 use crate::Failure;
 use crate::units;
 
@@ -92,7 +93,7 @@ pub(crate) struct Args {
     rate: Option<Rate>,
     /// Find the highest rate at which this holds, such as p99<5ms: twice as much each time, then
     /// in halves to within 5%, each for --duration, with nothing lost and nothing left waiting
-    #[arg(long, value_name = "CONDITION", conflicts_with_all = ["rate", "workers", "requests", "requests_each", "think_time", "fail_if"])]
+    #[arg(long, value_name = "CONDITION", conflicts_with_all = ["rate", "requests", "requests_each", "think_time", "fail_if"])]
     find_rate: Option<Condition>,
     /// How the requests of --rate follow each other
     #[arg(long, value_enum, default_value_t = arrivals::Kind::Constant)]
@@ -289,7 +290,7 @@ pub(crate) fn run_with(plan: &Plan, watcher: &mut Watcher<'_>) -> Result<Report,
             let mut load = Load::connect(plan, plan.share(0), watcher)?;
             load.exchange(plan.schedule.as_ref(), watcher)?
         }
-        Some(_) => workers::run(plan, watcher)?,
+        Some(_) => Workers::connect(plan, watcher)?.exchange(None, watcher)?,
     };
     check_connected(plan, &measured)?;
     Ok(Report::of(plan, measured))

@@ -5,11 +5,13 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::engine::Load;
+use super::measured::Measured;
 use super::plan::Plan;
 use super::progress::Watcher;
 use super::report::{Failures, Latency, Report, micros};
 use super::schedule::Schedule;
 use super::threshold::Condition;
+use super::workers::Workers;
 use crate::Failure;
 use crate::units::grouped;
 
@@ -68,6 +70,8 @@ struct Trial {
 impl Trial {
     fn of(rate: u64, report: Report, condition: &Condition) -> Trial {
         let why = match report.verdict() {
+            // Nothing takes no time at all.
+            _ if report.requests == 0 => Some("nothing was answered".to_owned()),
             _ if !condition.holds(&report) => Some(condition.found(&report)),
             Err(Failure::Found(why) | Failure::Cannot(why)) => Some(why),
             Ok(()) => None,
@@ -99,11 +103,11 @@ impl Trial {
 
 /// The result. The names of the JSON carry the units.
 #[derive(Debug, Serialize)]
-struct Found<'a> {
+struct Found {
     condition: String,
     /// The highest rate that was tried and held.
     rate_per_s: Option<u64>,
-    trials: &'a [Trial],
+    trials: Vec<Trial>,
 }
 
 /// Searches on the connections of one load, which stay open from trial to trial, and prints each
@@ -115,38 +119,57 @@ pub(super) fn run(
     watcher: &mut Watcher<'_>,
 ) -> Result<(), Failure> {
     super::check_limits(plan)?;
-    let mut load = Load::connect(plan, plan.share(0), watcher)?;
-    let (mut search, mut trials) = (Search::default(), Vec::new());
     let mut stdout = io::stdout().lock();
-    while let Some(rate) = search.next() {
-        let schedule = Schedule::steady(rate, plan.duration);
-        let measured = load.exchange(Some(&schedule), watcher)?;
-        super::check_connected(plan, &measured)?;
-        load.close_unanswered();
-        let plan = Plan { schedule: Some(schedule), ..plan.clone() };
-        let trial = Trial::of(rate, Report::of(&plan, measured), condition);
-        search.saw(rate, trial.held);
-        if !json {
-            writeln!(stdout, "{}", trial.line())?;
+    let mut see = |trial: &Trial| match json {
+        true => Ok(()),
+        false => writeln!(stdout, "{}", trial.line()),
+    };
+    let trials = match plan.workers {
+        None => {
+            let mut load = Load::connect(plan, plan.share(0), watcher)?;
+            try_rates(plan, condition, &mut see, |rate| {
+                load.close_unanswered();
+                load.exchange(Some(&Schedule::steady(rate, plan.duration)), watcher)
+            })?
         }
-        trials.push(trial);
-        if load.is_over() {
-            break;
+        Some(_) => {
+            let mut workers = Workers::connect(plan, watcher)?;
+            try_rates(plan, condition, &mut see, |rate| workers.exchange(Some(rate), watcher))?
         }
-    }
+    };
+    let rate_per_s = trials.iter().filter(|trial| trial.held).map(|trial| trial.rate_per_s).max();
     let condition = condition.to_string();
-    if json {
-        let found = Found { condition, rate_per_s: search.holds, trials: &trials };
-        writeln!(stdout, "{}", serde_json::to_string(&found)?)?;
-        return search.holds.map(|_| ()).ok_or_else(|| Failure::Found("no rate holds".to_owned()));
+    if let (false, Some(rate)) = (json, rate_per_s) {
+        writeln!(stdout, "found        {} requests/s: {condition}", grouped(rate as f64))?;
     }
-    match search.holds {
-        Some(rate) => {
-            writeln!(stdout, "found        {} requests/s: {condition}", grouped(rate as f64))?;
-            Ok(())
-        }
+    if json {
+        let found = Found { condition: condition.clone(), rate_per_s, trials };
+        writeln!(stdout, "{}", serde_json::to_string(&found)?)?;
+    }
+    match rate_per_s {
+        Some(_) => Ok(()),
         None => Err(Failure::Found(format!("no rate was found at which {condition}"))),
     }
+}
+
+fn try_rates(
+    plan: &Plan,
+    condition: &Condition,
+    see: &mut dyn FnMut(&Trial) -> io::Result<()>,
+    mut exchange: impl FnMut(u64) -> Result<Measured, Failure>,
+) -> Result<Vec<Trial>, Failure> {
+    let (mut search, mut trials) = (Search::default(), Vec::new());
+    while let Some(rate) = search.next() {
+        let measured = exchange(rate)?;
+        super::check_connected(plan, &measured)?;
+        let schedule = Some(Schedule::steady(rate, plan.duration));
+        let plan = Plan { schedule, ..plan.clone() };
+        let trial = Trial::of(rate, Report::of(&plan, measured), condition);
+        search.saw(rate, trial.held);
+        see(&trial)?;
+        trials.push(trial);
+    }
+    Ok(trials)
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use super::measured::Measured;
 use super::plan::Plan;
 use super::progress::{self, Progress, Stage, Watcher};
 use super::report::Failures;
+use super::schedule::Schedule;
 use crate::Failure;
 
 /// What a worker tells its parent, as JSON, a line each.
@@ -38,39 +39,78 @@ enum Said {
     Failed(String),
 }
 
-/// Runs a load with its workers. The calling process must have no other thread, and no loop.
-pub(super) fn run(plan: &Plan, watcher: &mut Watcher<'_>) -> Result<Measured, Failure> {
-    let tallies = SharedMemory::new(plan.processes() as usize * Tally::LEN)?;
-    let workers = start_all(plan, &tallies)?;
-    let mut crew = Crew {
-        plan,
-        tallies: &tallies,
-        connecting: workers.len(),
-        busy: workers.len(),
-        finished: Vec::new(),
-        measured: Measured::default(),
-        told: Instant::now(),
-    };
-    let mut reactor = Reactor::new()?;
-    for worker in workers {
-        reactor.add(worker, Interest::READ)?;
-    }
-    while crew.connecting > 0 {
-        crew.turn(&mut reactor, Stage::Connecting, watcher)?;
-    }
-    if crew.busy > 0 {
-        watcher(crew.progress(Stage::Connected))?;
-        crew.go(&mut reactor);
-        while crew.busy > 0 {
-            crew.turn(&mut reactor, Stage::Exchanging, watcher)?;
+/// The processes of a load, which end when this is dropped.
+pub(super) struct Workers<'a> {
+    crew: Crew<'a>,
+    /// Those that have something to do or to say.
+    reactor: Reactor<Worker>,
+}
+
+impl<'a> Workers<'a> {
+    /// Forks them and has them connect. The calling process must have no other thread, and no
+    /// loop.
+    pub(super) fn connect(
+        plan: &'a Plan,
+        watcher: &mut Watcher<'_>,
+    ) -> Result<Workers<'a>, Failure> {
+        let tallies = SharedMemory::new(plan.processes() as usize * Tally::LEN)?;
+        let workers = start_all(plan, &tallies)?;
+        let mut crew = Crew {
+            plan,
+            tallies,
+            connecting: workers.len(),
+            busy: workers.len(),
+            finished: Vec::new(),
+            measured: Measured::default(),
+            told: Instant::now(),
+        };
+        let mut reactor = Reactor::new()?;
+        for worker in workers {
+            reactor.add(worker, Interest::READ)?;
         }
-        watcher(crew.progress(Stage::Exchanging))?;
+        while crew.connecting > 0 {
+            crew.turn(&mut reactor, Stage::Connecting, watcher)?;
+        }
+        if crew.busy > 0 {
+            watcher(crew.progress(Stage::Connected))?;
+        }
+        Ok(Workers { crew, reactor })
     }
-    // All at once, before the first is waited for: to close many connections takes them a while.
-    for worker in &crew.finished {
-        worker.process.kill();
+
+    /// Has them all send and measure: what the plan says, or at a rate of their own.
+    pub(super) fn exchange(
+        &mut self,
+        rate: Option<u64>,
+        watcher: &mut Watcher<'_>,
+    ) -> Result<Measured, Failure> {
+        let Workers { crew, reactor } = self;
+        // Whoever has measured before measures again; but not those that failed to connect, whose
+        // word was that.
+        if crew.busy == 0 && rate.is_some() {
+            for worker in mem::take(&mut crew.finished) {
+                reactor.add(worker, Interest::READ)?;
+                crew.busy += 1;
+            }
+        }
+        if crew.busy > 0 {
+            crew.go(reactor, rate);
+            while crew.busy > 0 {
+                crew.turn(reactor, Stage::Exchanging, watcher)?;
+            }
+            watcher(crew.progress(Stage::Exchanging))?;
+        }
+        Ok(mem::take(&mut crew.measured))
     }
-    Ok(crew.measured)
+}
+
+impl Drop for Workers<'_> {
+    fn drop(&mut self) {
+        // All at once, before the first is waited for: to close many connections takes them a
+        // while.
+        for worker in &self.crew.finished {
+            worker.process.kill();
+        }
+    }
 }
 
 fn start_all(plan: &Plan, tallies: &SharedMemory<AtomicU64>) -> Result<Vec<Worker>, Failure> {
@@ -124,33 +164,46 @@ fn work(
         let line = serde_json::to_string(what)? + "\n";
         Ok::<_, Failure>(to_parent.write_all(line.as_bytes())?)
     };
-    let result = load(plan, number, &mut |progress| {
-        tally.store(&progress);
-        if progress.stage == Stage::Connected {
-            say(&Said::Connected)?;
-            from_parent.read_line(&mut String::new())?;
-        }
-        Ok(())
-    });
-    match result {
-        Ok((measured, _connections)) => {
-            say(&Said::Done(Box::new(measured)))?;
-            // Its connections stay until everybody has measured: the parent ends it then.
-            from_parent.read_line(&mut String::new())?;
-            Ok(())
-        }
+    let told = exchanges(plan, number, &tally, &mut from_parent, &mut say);
+    match told {
         Err(Failure::Cannot(why) | Failure::Found(why)) => say(&Said::Failed(why)),
+        Ok(()) => Ok(()),
     }
 }
 
-/// A worker's part of the load. Its connections stay open for as long as it is kept.
-fn load<'a>(
-    plan: &'a Plan,
+/// Connects, and then sends and measures whenever the parent says so. The connections stay until
+/// everybody has measured: the parent ends it then.
+fn exchanges(
+    plan: &Plan,
     number: u64,
-    watcher: &mut Watcher<'_>,
-) -> Result<(Measured, Load<'a>), Failure> {
-    let mut load = Load::connect(plan, plan.share(number), watcher)?;
-    Ok((load.exchange(plan.schedule.as_ref(), watcher)?, load))
+    tally: &Tally<'_>,
+    from_parent: &mut impl BufRead,
+    say: &mut impl FnMut(&Said) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut line = String::new();
+    let mut load = Load::connect(plan, plan.share(number), &mut |progress| {
+        tally.store(&progress);
+        if progress.stage == Stage::Connected {
+            say(&Said::Connected)?;
+            from_parent.read_line(&mut line)?;
+        }
+        Ok(())
+    })?;
+    loop {
+        let rate = line.trim().parse().ok();
+        let own = rate.map(|rate| Schedule::steady(rate, plan.duration));
+        let schedule = own.as_ref().or(plan.schedule.as_ref());
+        let measured = load.exchange(schedule, &mut |progress| {
+            tally.store(&progress);
+            Ok(())
+        })?;
+        say(&Said::Done(Box::new(measured)))?;
+        line.clear();
+        if from_parent.read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        load.close_unanswered();
+    }
 }
 
 /// A worker's counts, which its parent sees.
@@ -256,7 +309,7 @@ impl Worker {
 /// The workers and what has come of them. Those that are not finished are in the reactor.
 struct Crew<'a> {
     plan: &'a Plan,
-    tallies: &'a SharedMemory<AtomicU64>,
+    tallies: SharedMemory<AtomicU64>,
     /// Workers that are not connected yet.
     connecting: usize,
     /// Workers that have no result yet.
@@ -286,7 +339,7 @@ impl Crew<'_> {
     /// The counts of all workers together.
     fn progress(&self, stage: Stage) -> Progress {
         let workers = 0..self.plan.processes();
-        let each = workers.map(|number| Tally::of(self.tallies, number).load(stage));
+        let each = workers.map(|number| Tally::of(&self.tallies, number).load(stage));
         let none = Progress {
             stage,
             connected: 0,
@@ -307,25 +360,26 @@ impl Crew<'_> {
         })
     }
 
-    fn go(&mut self, reactor: &mut Reactor<Worker>) {
+    fn go(&mut self, reactor: &mut Reactor<Worker>, rate: Option<u64>) {
+        let line = rate.map_or("go\n".to_owned(), |rate| format!("{rate}\n"));
         for token in reactor.tokens().collect::<Vec<_>>() {
             let worker = reactor.source_mut(token).expect("just listed");
             // One that is dead is found to be so in the next turn.
-            let _ = worker.go.write_all(b"go\n");
+            let _ = worker.go.write_all(line.as_bytes());
         }
     }
 
     /// It has no more to say.
-    fn finish(&mut self, worker: &Worker, measured: Measured) {
-        self.connecting -= usize::from(!worker.connected);
+    fn finish(&mut self, worker: &mut Worker, measured: Measured) {
+        self.connecting -= usize::from(!mem::replace(&mut worker.connected, true));
         self.busy -= 1;
         self.measured.add(measured);
     }
 
     /// A worker died. What it had measured is gone with it; its counts are still there.
-    fn bury(&mut self, worker: Worker, why: Option<String>) {
+    fn bury(&mut self, mut worker: Worker, why: Option<String>) {
         let share = self.plan.share(worker.number);
-        let counts = Tally::of(self.tallies, worker.number).load(Stage::Exchanging);
+        let counts = Tally::of(&self.tallies, worker.number).load(Stage::Exchanging);
         let all = share.connections.end - share.connections.start;
         let active = share.active.min(counts.connected);
         let (not_connected, lost) = match (worker.connected, self.plan.requests_each) {
@@ -343,7 +397,7 @@ impl Crew<'_> {
             requests_total: counts.replies,
             ..Measured::default()
         };
-        self.finish(&worker, measured);
+        self.finish(&mut worker, measured);
         let (number, why) = (worker.number, why.unwrap_or_else(|| worker.process.wait()));
         self.measured.failures.add(Failures {
             not_connected,
@@ -367,10 +421,10 @@ impl Handler<Worker> for Crew<'_> {
             }
             said => said,
         };
-        let worker = reactor.remove(token).expect("just looked at");
+        let mut worker = reactor.remove(token).expect("just looked at");
         match said {
             Ok(Some(Said::Done(measured))) => {
-                self.finish(&worker, *measured);
+                self.finish(&mut worker, *measured);
                 self.finished.push(worker);
             }
             Ok(Some(Said::Failed(why))) => self.bury(worker, Some(why)),
