@@ -7,49 +7,16 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::process::{Child, ChildStdout, Output, Stdio};
 use std::thread;
-use std::time::Duration;
 
+use common::load::{complete, good, load, report, stalling, tampering};
 use common::server::c10k;
 use common::{EPOLL, Server, comes_true, each_model, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-
-fn load(addr: &str, args: &[&str]) -> Output {
-    let common = ["load", addr, "--json"];
-    let no_warmup: &[&str] = if args.contains(&"--warmup") { &[] } else { &["--warmup", "0ms"] };
-    c10k(&[&common, no_warmup, args].concat()).output().expect("the program")
-}
-
-/// Its report, whatever its exit status.
-#[track_caller]
-fn report(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)))
-}
-
-/// A run that must find nothing wrong.
-#[track_caller]
-fn good(output: &Output) -> Value {
-    let report = complete(output);
-    assert_eq!(output.status.code(), Some(0), "{report:#}");
-    report
-}
-
-/// A run whose requests were all answered. On a machine that is busy otherwise an open loop may
-/// find that it is not up to its rate, and that is another exit status.
-#[track_caller]
-fn complete(output: &Output) -> Value {
-    let report = report(output);
-    let kinds = ["mismatched", "lost", "late", "refused", "not_connected"];
-    for kind in kinds.into_iter().chain(["closed_by_server", "reset", "broken"]) {
-        assert_eq!(report["failures"][kind], 0, "{kind}: {report:#}");
-    }
-    report
-}
 
 #[test]
 fn every_request_is_counted_on_both_sides() {
@@ -101,40 +68,6 @@ fn sums_prefixes_delimiters_and_sizes() {
     }
 }
 
-/// A server that echoes lines, and of each thousand takes a tenth of a second for one.
-fn stalling() -> SocketAddr {
-    tampering(|number, line| {
-        if number % 1_000 == 500 {
-            thread::sleep(Duration::from_millis(100));
-        }
-        Some(line)
-    })
-}
-
-/// At a thousand requests a second, a tenth of them come while it stalls.
-#[test]
-fn a_stall_is_charged_to_all_that_it_delays() {
-    let common = ["--connections", "1"];
-    let open = ["--rate", "1k", "--duration", "3s"];
-    for more in [&[][..], &["--pipeline", "1"], &["--arrivals", "poisson", "--seed", "3"]] {
-        let report = report(&load(&stalling().to_string(), &[&common[..], &open, more].concat()));
-        let latency = |name: &str| report["latency_us"][name].as_f64().unwrap();
-        assert!(latency("p95") > 20_000.0, "{report:#}");
-        assert!(latency("p99") > 80_000.0, "{report:#}");
-        assert_eq!(report["seed"].as_u64(), more.contains(&"--seed").then_some(3));
-        if more == ["--pipeline", "1"] {
-            // Only one of them was with the server at that time.
-            assert!(report["service_us"]["p95"].as_f64() < Some(20_000.0), "{report:#}");
-        }
-    }
-    // Who waits for each reply meets a stall with one request.
-    let closed = load(&stalling().to_string(), &[&common[..], &["--requests", "3k"]].concat());
-    let report = good(&closed);
-    assert!(report["latency_us"]["p99"].as_f64() < Some(20_000.0), "{report:#}");
-    assert!(report["latency_us"]["max"].as_f64() > Some(80_000.0), "{report:#}");
-    assert_eq!(report["service_us"], report["latency_us"]);
-}
-
 #[test]
 fn connections_are_replaced_after_so_many_requests() {
     let cases: [&[&str]; 4] = [
@@ -179,81 +112,6 @@ fn whoever_thinks_sends_less() {
 }
 
 #[test]
-fn a_server_that_does_not_keep_up_makes_an_open_loop_invalid() {
-    // Two hundred a second, at most.
-    let slow = tampering(|_, line| {
-        thread::sleep(Duration::from_millis(5));
-        Some(line)
-    });
-    let args = ["--connections", "1", "--rate", "1k", "--duration", "1s"];
-    let output = load(&slow.to_string(), &args);
-    assert_eq!(output.status.code(), Some(1));
-    let found = report(&output);
-    let verdict = found["verdict"].as_str().unwrap();
-    assert!(verdict.starts_with("INVALID: ") && verdict.contains(" requests/s were due, and "));
-    assert!(verdict.contains("the server does not keep up"), "{verdict}");
-    assert_eq!(found["requests_due"], 1_000);
-    assert_eq!(found["failures"]["lost"], 0, "{found:#}");
-    // All of them are in the latencies, the last ones too.
-    assert!(found["latency_us"]["max"].as_f64() > Some(3_000_000.0));
-    assert!(found["in_flight_mean"].as_f64() > Some(300.0), "{found:#}");
-}
-
-#[test]
-fn each_step_has_its_section() {
-    // The second of three is the one that cannot be kept up with.
-    let slow = tampering(|_, line| {
-        thread::sleep(Duration::from_millis(2));
-        Some(line)
-    });
-    let args = ["--connections", "1", "--rate", "100:500ms,2k:500ms,100..0:500ms"];
-    let report = complete(&load(&slow.to_string(), &args));
-    let steps = report["steps"].as_array().unwrap();
-    assert_eq!(steps.len(), 3, "{report:#}");
-    assert_eq!((&steps[1]["from_per_s"], &steps[2]["to_per_s"]), (&2_000.0.into(), &0.0.into()));
-    let p99 = |step: usize| steps[step]["latency_us"]["p99"].as_f64().unwrap();
-    assert!(p99(0) < p99(1) && p99(1) > 500_000.0, "{report:#}");
-    assert!(steps[1]["requests_per_s"].as_f64() < Some(1_000.0), "{report:#}");
-}
-
-#[test]
-fn the_rate_that_holds_is_found() {
-    // It answers one in five milliseconds: two hundred a second, at most.
-    let slow = tampering(|_, line| {
-        thread::sleep(Duration::from_millis(5));
-        Some(line)
-    });
-    let common = ["--connections", "1", "--duration", "300ms"];
-    let output = load(&slow.to_string(), &[&common[..], &["--find-rate", "p50<50ms"]].concat());
-    let found = report(&output);
-    assert_eq!(output.status.code(), Some(0), "{found:#}");
-    let rate = found["rate_per_s"].as_u64().unwrap();
-    assert!(rate <= 250, "{found:#}");
-    let trials = found["trials"].as_array().unwrap();
-    assert_eq!((&trials[0]["rate_per_s"], &trials[0]["held"]), (&1_000.into(), &false.into()));
-    let held = trials.iter().filter(|trial| trial["held"] == true);
-    assert_eq!(held.map(|trial| trial["rate_per_s"].as_u64().unwrap()).max(), Some(rate));
-    // The server has one connection to give: all trials were on the same.
-    assert!(trials.iter().all(|trial| trial["failures"]["lost"] == 0), "{found:#}");
-
-    // With workers the same, each at its part of the rate.
-    let server = Server::start(&EPOLL, &[]);
-    let args = ["--connections", "4", "--workers", "2", "--duration", "100ms"];
-    let condition = ["--find-rate", "rps<3000"];
-    let output = load(&server.addr().to_string(), &[&args[..], &condition].concat());
-    let found = report(&output);
-    assert_eq!(found["trials"][0]["rate_per_s"], 1_000);
-    assert!(found["trials"].as_array().unwrap().len() > 4, "{found:#}");
-    assert!(found["rate_per_s"].as_u64().is_none_or(|rate| rate <= 3_200), "{found:#}");
-    assert_eq!(server.stop().summary().connections, 4, "they stay from trial to trial");
-
-    let none = ["--connections", "1", "--duration", "50ms", "--find-rate", "p50<1us"];
-    let output = load(&tampering(|_, line| Some(line)).to_string(), &none);
-    assert_eq!(output.status.code(), Some(1));
-    assert_eq!(report(&output)["rate_per_s"], Value::Null);
-}
-
-#[test]
 fn thresholds_that_are_crossed_are_told() {
     let server = Server::start(&EPOLL, &[]);
     let addr = server.addr().to_string();
@@ -268,53 +126,6 @@ fn thresholds_that_are_crossed_are_told() {
     assert!(lines[1].starts_with("c10k: max>0us: it is "), "{stderr}");
     assert_eq!(report(&output)["crossed"].as_array().unwrap().len(), 2);
     good(&load(&addr, &[&common[..], &["--fail-if", "errors>0", "--fail-if", "rps<1"]].concat()));
-}
-
-/// What is due is sent, and sent once, whoever has to send it and however much has to wait.
-#[test]
-fn every_request_that_is_due_is_sent() {
-    let cases: [&[&str]; 7] = [
-        &["--rate", "2k"],
-        &["--rate", "2k", "--pipeline", "1"],
-        &["--rate", "2k", "--workers", "3"],
-        &["--rate", "2k", "--active", "1", "--workers", "2"],
-        &["--rate", "1k:500ms,3k:500ms"],
-        &["--rate", "0..4k:1s", "--warmup", "100ms"],
-        // A ramp of half a second brings a quarter of a second's requests, before measuring.
-        &["--rate", "1600:1s", "--ramp", "500ms"],
-    ];
-    for args in cases {
-        let server = Server::start(&EPOLL, &[]);
-        let addr = server.addr().to_string();
-        let common = ["--connections", "10", "--duration", "1s"];
-        let report = complete(&load(&addr, &[&common[..], args].concat()));
-        let target = if args.contains(&"--ramp") { 1_600.0 } else { 2_000.0 };
-        assert_eq!(report["target_per_s"].as_f64().unwrap().round(), target);
-        // Two thousand of them, give or take one a worker.
-        let total = report["requests_total"].as_u64().unwrap();
-        assert!((1_997..=2_003).contains(&total), "{args:?}: {report:#}");
-        assert_eq!(server.stop().summary().requests, total);
-    }
-}
-
-/// A server that echoes lines, and hands each reply to `tamper` first, with its number.
-fn tampering(
-    mut tamper: impl FnMut(usize, Vec<u8>) -> Option<Vec<u8>> + Send + 'static,
-) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        // It ends with the client's connection; the test does not wait for it.
-        let (mut stream, _) = listener.accept()?;
-        let lines = BufReader::new(stream.try_clone()?).split(b'\n');
-        for (number, line) in lines.enumerate() {
-            let Some(mut reply) = tamper(number, line?) else { continue };
-            reply.push(b'\n');
-            stream.write_all(&reply)?;
-        }
-        Ok::<(), std::io::Error>(())
-    });
-    addr
 }
 
 #[test]

@@ -5,6 +5,8 @@
 
 pub(crate) mod client;
 pub(crate) mod kernel;
+#[cfg(feature = "cli")]
+pub(crate) mod load;
 pub(crate) mod server;
 pub(crate) mod strace;
 
