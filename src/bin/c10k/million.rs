@@ -51,8 +51,8 @@ const BYTES_FREE: u64 = 1 << 30;
 /// Files that server and load processes have open besides connections.
 const FILES_BESIDES: u64 = 20_000;
 
-/// How long the exchange may take.
-const DURATION_MAX: Duration = Duration::from_secs(600);
+/// How long the exchange may take, and in it each reply.
+const TIME_MAX: Duration = Duration::from_secs(300);
 
 /// Sources to connect from: 254 of them, each with far fewer connections than it has ports, since
 /// the search for a free one takes longer the fewer there are.
@@ -114,7 +114,9 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         requests_each: Some(args.requests_each),
         probe: true,
         // It ends when all are answered; who never is must not hold it up for ever.
-        duration: DURATION_MAX,
+        duration: TIME_MAX,
+        // All ask at once: to be answered last is not to be late.
+        timeout: TIME_MAX,
         ..Plan::new(Addr::resolve(&server.addr)?, connections)
     };
     let mut watch = Watch::new(connections, args.requests_each, server.child.id());
