@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use crate::sys;
+
 /// SIGINT and SIGTERM, received through a descriptor (`signalfd(2)`).
 ///
 /// A handler runs between any two instructions and may touch next to nothing; a descriptor is
@@ -68,6 +70,7 @@ impl Signals {
     pub fn unblock(&self) {
         let ends = [Signal::SIGINT, Signal::SIGTERM];
         let set: SigSet = self.blocked.iter().filter(|signal| ends.contains(signal)).collect();
+        set.iter().for_each(sys::default_action);
         // Fails for an invalid argument only.
         let result = set.thread_unblock();
         debug_assert!(result.is_ok());

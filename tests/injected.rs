@@ -9,6 +9,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use common::client::is_end;
+use common::kernel::state;
 use common::strace::Strace;
 use common::{
     BLOCKING, Candidate, EPOLL, EPOLL_LEVEL, EVENT_LOOPS, EVERY_MODEL, PROCESSES, Server, THREADS,
@@ -58,6 +59,10 @@ fn an_interrupted_call_is_made_again() {
             }
             converse(&mut before, "still", 10);
             drop((before, clients));
+            // No call is being interrupted while the loop waits.
+            wait_until("the loop to wait again", || {
+                server.connections() == 0 && state(server.pid()) == Some('S')
+            });
             let injected = strace.detach().iter().filter(|line| line.contains("INJECTED")).count();
             assert!(injected > 0, "{call}: strace did nothing");
             let summary = server.stop().summary();

@@ -54,6 +54,8 @@ pub(crate) use self::handle::Shared;
 pub(crate) use self::listener::Listener;
 pub(crate) use self::tally::Tally;
 
+use nix::sys::signal::Signal;
+
 use crate::framing::Framing;
 use crate::service::Service;
 use crate::{Error, Signals, models, sys};
@@ -133,7 +135,8 @@ where
         let shared = Arc::clone(&self.shared);
         if self.config.workers > 0 || self.config.model == Model::Processes {
             sys::check_single_threaded().map_err(Error::system("fork"))?;
-            sys::keep_ended_children();
+            // Ignored, ended children are not kept to be waited for (waitpid(2), "ERRORS").
+            sys::default_action(Signal::SIGCHLD);
         }
         match self.config.workers {
             0 => models::run(self)?,

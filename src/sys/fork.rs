@@ -96,10 +96,10 @@ pub(crate) fn ignore(signal: Signal) {
     dispose(signal, SigHandler::SigIgn);
 }
 
-/// Makes sure that children can be waited for: whoever started this process may have had it ignore
-/// SIGCHLD, and then the kernel forgets them as they end (`waitpid(2)`, "ERRORS").
-pub(crate) fn keep_ended_children() {
-    dispose(Signal::SIGCHLD, SigHandler::SigDfl);
+/// Gives a signal its default action: whoever started this process may have had it ignore some, as
+/// a shell does SIGINT for what it runs in the background.
+pub(crate) fn default_action(signal: Signal) {
+    dispose(signal, SigHandler::SigDfl);
 }
 
 fn dispose(signal: Signal, how: SigHandler) {

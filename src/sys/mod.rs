@@ -16,7 +16,7 @@ mod socket;
 mod wait;
 
 pub(crate) use fork::{
-    check_single_threaded, close_all_but, ignore, keep_ended_children, shut_down_on_sigterm,
+    check_single_threaded, close_all_but, default_action, ignore, shut_down_on_sigterm,
     was_shut_down,
 };
 pub use fork::{end_with_parent, fork};

@@ -44,6 +44,12 @@ pub(crate) fn fd_count(pid: u32) -> usize {
     fds_of_family(pid).len()
 }
 
+/// Whether a process waits in a system call for something to happen (`proc(5)`).
+pub(crate) fn is_sleeping(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process of ours");
+    stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('S'))
+}
+
 /// The sockets among them.
 pub(crate) fn socket_count(pid: u32) -> usize {
     // One that was closed just now has no target any more.
