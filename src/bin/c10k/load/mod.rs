@@ -22,6 +22,7 @@ mod threshold;
 mod verdict;
 mod workers;
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -180,12 +181,10 @@ impl Args {
             return cannot("--requests-each is 4,294,967,294 at most");
         }
         let requests_each = self.requests_each.map(|n| n as u32);
-        let mut sources = Vec::new();
-        for source in self.source.iter().flat_map(|sources| &sources.0) {
-            if !sources.contains(source) {
-                sources.push(*source);
-            }
-        }
+        let mut sources: Vec<_> =
+            self.source.iter().flat_map(|sources| &sources.0).copied().collect();
+        let mut seen = HashSet::new();
+        sources.retain(|&source| seen.insert(source));
         let Ok(churn) = self.churn.map(u32::try_from).transpose() else {
             return cannot("--churn is 4,294,967,295 at most");
         };

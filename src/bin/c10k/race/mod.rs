@@ -57,7 +57,7 @@ pub(crate) struct Args {
     #[arg(long)]
     quick: bool,
     /// Seven rounds, each measured for 2 s, of 100, 300, 1k, 3k, 10k and 18k connections, and the
-    /// fixed rate with all of them, rather than with the most only
+    /// fixed rate with all of them, rather than with the most only: about an hour
     #[arg(long, conflicts_with = "quick")]
     full: bool,
     /// Print the result as JSON
