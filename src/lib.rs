@@ -217,7 +217,8 @@
 //!
 //! [`reactor`] for one whole turn of an event loop, [`session`] for the life of a connection,
 //! [`poller`] for the contract with the kernel, [`sys`] for each system call. The examples
-//! (`cargo run --example bare_loop`) are explained line by line.
+//! (`cargo run --example bare_loop`) are explained line by line. The [`guide`] is about the kernel's
+//! side: what a socket does, and what the ways to wait for one are, each fact shown by a lab.
 
 #![deny(unsafe_code)]
 
@@ -225,6 +226,7 @@ mod addr;
 pub mod connection;
 mod error;
 pub mod framing;
+pub mod guide;
 mod models;
 pub mod poller;
 pub mod reactor;

@@ -10,6 +10,7 @@
 #![allow(unsafe_code)]
 
 mod fork;
+mod network;
 mod process;
 mod shared;
 mod socket;
@@ -20,6 +21,7 @@ pub(crate) use fork::{
     was_shut_down,
 };
 pub use fork::{end_with_parent, fork};
+pub use network::{drop_incoming, own_network, set_link_up};
 pub use process::{die_with_parent, pin_to_cpu, raise_fd_limit, task_limit};
 pub use shared::{Shareable, SharedMemory};
 pub use socket::{

@@ -6,6 +6,8 @@
 pub(crate) mod client;
 pub(crate) mod kernel;
 #[cfg(feature = "cli")]
+pub(crate) mod lab;
+#[cfg(feature = "cli")]
 pub(crate) mod load;
 pub(crate) mod server;
 pub(crate) mod strace;

@@ -4,6 +4,7 @@ mod bars;
 mod child;
 mod client;
 mod hdr;
+mod lab;
 mod load;
 mod merge;
 mod million;
@@ -36,6 +37,8 @@ enum Verb {
     Merge(merge::Args),
     /// Runs every model under the same load and prints one table
     Race(race::Args),
+    /// Shows a fact about sockets or epoll on this machine's own kernel
+    Lab(lab::Args),
     /// Holds a million connections on this machine, each of them answered
     Million(million::Args),
 }
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
         Verb::Load(args) => load::run(*args),
         Verb::Merge(args) => merge::run(args),
         Verb::Race(args) => race::run(args),
+        Verb::Lab(args) => lab::run(args),
         Verb::Million(args) => million::run(args),
     };
     match result {

@@ -1,0 +1,5 @@
+//! Datagrams.
+
+use super::About;
+
+pub(super) const LABS: &[&About] = &[];

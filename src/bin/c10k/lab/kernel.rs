@@ -1,0 +1,223 @@
+//! What the kernel itself says: of sockets (`sock_diag(7)`), of counters and of descriptors
+//! (`proc(5)`).
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
+
+use c10k::sys;
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP};
+use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
+use netlink_packet_sock_diag::{SockDiagMessage, inet::InetResponse};
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
+
+use super::Trouble;
+use super::record::Lab;
+
+/// A socket as the kernel sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Socket {
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    /// As `ss(8)` writes it.
+    pub(crate) state: &'static str,
+    /// Bytes that wait to be received; of a listener, connections that wait to be accepted.
+    pub(crate) recv_q: u32,
+    /// Bytes sent and not yet acknowledged; of a listener, how many connections may wait.
+    pub(crate) send_q: u32,
+}
+
+/// What is asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Tcp,
+    Udp,
+}
+
+impl Lab {
+    /// Shows the TCP sockets with one of these ports at either end, and returns them: listeners
+    /// first, then by their local and their remote address.
+    pub(crate) fn sockets(&mut self, ports: &[u16]) -> Result<Vec<Socket>, Trouble> {
+        let found = sockets(Protocol::Tcp, ports)?;
+        self.show_sockets("the sockets (sock_diag)", &found);
+        Ok(found)
+    }
+
+    /// Shows sockets as a table.
+    pub(crate) fn show_sockets(&mut self, source: &str, sockets: &[Socket]) {
+        let mut lines = vec![format!(
+            "{:<11} {:>7} {:>8}  {:<20}  {}",
+            "STATE", "RECV-Q", "SEND-Q", "LOCAL", "REMOTE"
+        )];
+        for Socket { local, remote, state, recv_q, send_q } in sockets {
+            let remote = match remote.port() {
+                0 => "*".to_owned(),
+                _ => remote.to_string(),
+            };
+            lines.push(format!(
+                "{state:<11} {recv_q:>7} {send_q:>8}  {:<20}  {remote}",
+                local.to_string()
+            ));
+        }
+        self.kernel(source, lines);
+    }
+
+    /// Shows what an epoll instance watches: `/proc/self/fdinfo` (`proc_pid_fdinfo(5)`).
+    pub(crate) fn show_watched(&mut self, epoll: impl AsFd) -> Result<Vec<String>, Trouble> {
+        let path = format!("/proc/self/fdinfo/{}", epoll.as_fd().as_raw_fd());
+        let text = fs::read_to_string(&path)?;
+        let watched = text.lines().filter(|line| line.starts_with("tfd:"));
+        // "tfd:  4 events:  19 data:  0  pos:0 ino:7 sdev:8": what follows the data varies.
+        let watched: Vec<_> = watched
+            .map(|line| {
+                let words: Vec<_> = line.split_whitespace().take(6).collect();
+                words.join(" ")
+            })
+            .collect();
+        let lines = if watched.is_empty() { vec!["(nothing)".to_owned()] } else { watched.clone() };
+        self.kernel(&format!("{path}: what is watched"), lines);
+        Ok(watched)
+    }
+
+    /// A network of this lab's own, with nothing but a loopback interface, which is up: what is
+    /// changed in it (`/proc/sys/net`, links) is changed nowhere else, and it is gone when the
+    /// process ends. The process must have no other thread.
+    pub(crate) fn own_network(&mut self) -> Result<(), Trouble> {
+        let result = sys::own_network();
+        let shown = match &result {
+            Ok(()) => "0".to_owned(),
+            Err(error) => format!("-1 ({error})"),
+        };
+        self.called("unshare(CLONE_NEWNET)".to_owned(), shown);
+        result.map_err(|error| {
+            Trouble::Skipped(format!("needs a network namespace of its own: {error}"))
+        })?;
+        sys::set_link_up("lo", true)?;
+        self.called("ioctl(SIOCSIFFLAGS, \"lo\", IFF_UP)".to_owned(), "0".to_owned());
+        Ok(())
+    }
+
+    /// Writes a parameter of the kernel (`/proc/sys`), as in `net/ipv4/tcp_fin_timeout`. Only in
+    /// a network of the lab's own.
+    pub(crate) fn sysctl(&mut self, name: &str, value: &str) -> Result<(), Trouble> {
+        fs::write(format!("/proc/sys/{name}"), value)
+            .map_err(|error| Trouble::Skipped(format!("cannot set {name}: {error}")))?;
+        self.called(format!("sysctl {}={value}", name.replace('/', ".")), "0".to_owned());
+        Ok(())
+    }
+}
+
+/// The sockets with one of these ports at either end, IPv4 and IPv6.
+pub(crate) fn sockets(protocol: Protocol, ports: &[u16]) -> Result<Vec<Socket>, Trouble> {
+    let mut found = Vec::new();
+    for family in [AF_INET, AF_INET6] {
+        found.extend(dump(family, protocol)?);
+    }
+    found.retain(|socket: &Socket| {
+        ports.contains(&socket.local.port()) || ports.contains(&socket.remote.port())
+    });
+    found.sort_by_key(|socket| (socket.remote.port() != 0, socket.local, socket.remote));
+    Ok(found)
+}
+
+/// All sockets of a family.
+fn dump(family: u8, protocol: Protocol) -> Result<Vec<Socket>, Trouble> {
+    let mut netlink = netlink_sys::Socket::new(NETLINK_SOCK_DIAG)?;
+    netlink.bind_auto()?;
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let request = SockDiagMessage::InetRequest(InetRequest {
+        family,
+        protocol: match protocol {
+            Protocol::Tcp => IPPROTO_TCP,
+            Protocol::Udp => IPPROTO_UDP,
+        },
+        extensions: ExtensionFlags::empty(),
+        states: StateFlags::all(),
+        socket_id: if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() },
+    });
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    netlink.send(&bytes, 0)?;
+
+    let mut found = Vec::new();
+    loop {
+        // A whole datagram, whatever its size.
+        let (datagram, _) = netlink.recv_from_full()?;
+        let mut rest = &datagram[..];
+        while !rest.is_empty() {
+            let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest)?;
+            match message.payload {
+                NetlinkPayload::Done(_) => return Ok(found),
+                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
+                    found.push(socket(&response));
+                }
+                NetlinkPayload::Error(error) => return Err(error.to_io().into()),
+                _ => {}
+            }
+            // Messages are aligned to four bytes (netlink(7)).
+            let length = (message.header.length as usize).next_multiple_of(4).max(4);
+            rest = &rest[length.min(rest.len())..];
+        }
+    }
+}
+
+fn socket(response: &InetResponse) -> Socket {
+    let header = &response.header;
+    let id = &header.socket_id;
+    Socket {
+        local: SocketAddr::new(id.source_address, id.source_port),
+        remote: SocketAddr::new(id.destination_address, id.destination_port),
+        state: state(header.state),
+        recv_q: header.recv_queue,
+        send_q: header.send_queue,
+    }
+}
+
+/// The name of a TCP state (`include/net/tcp_states.h`), as `ss(8)` writes it.
+fn state(number: u8) -> &'static str {
+    match number {
+        1 => "ESTAB",
+        2 => "SYN-SENT",
+        3 => "SYN-RECV",
+        4 => "FIN-WAIT-1",
+        5 => "FIN-WAIT-2",
+        6 => "TIME-WAIT",
+        7 => "UNCONN",
+        8 => "CLOSE-WAIT",
+        9 => "LAST-ACK",
+        10 => "LISTEN",
+        11 => "CLOSING",
+        _ => "?",
+    }
+}
+
+/// How many sockets are in this state.
+pub(crate) fn in_state(sockets: &[Socket], state: &str) -> usize {
+    sockets.iter().filter(|socket| socket.state == state).count()
+}
+
+/// A counter of this network, as in `TcpExt:ListenOverflows` or `Udp:RcvbufErrors`
+/// (`/proc/net/netstat`, `/proc/net/snmp`, `proc_pid_net(5)`).
+pub(crate) fn counter(name: &str) -> io::Result<u64> {
+    let unknown = || io::Error::new(io::ErrorKind::NotFound, format!("no counter {name}"));
+    let (group, field) = name.split_once(':').ok_or_else(unknown)?;
+    let file = if group.ends_with("Ext") { "netstat" } else { "snmp" };
+    // The file of this thread's network, which may not be that of the process.
+    let text = fs::read_to_string(format!("/proc/thread-self/net/{file}"))?;
+    let prefix = format!("{group}:");
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix(&prefix));
+    let (names, values) = lines.next().zip(lines.next()).ok_or_else(unknown)?;
+    names
+        .split_whitespace()
+        .zip(values.split_whitespace())
+        .find(|(name, _)| *name == field)
+        .and_then(|(_, value)| value.parse().ok())
+        .ok_or_else(unknown)
+}

@@ -1,0 +1,5 @@
+//! Limits.
+
+use super::About;
+
+pub(super) const LABS: &[&About] = &[];

@@ -1,0 +1,7 @@
+//! The listen queues.
+
+mod handshake;
+
+use super::About;
+
+pub(super) const LABS: &[&About] = &[&handshake::ABOUT];

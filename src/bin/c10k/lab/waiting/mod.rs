@@ -1,0 +1,5 @@
+//! Waiting: blocking to epoll.
+
+use super::About;
+
+pub(super) const LABS: &[&About] = &[];
