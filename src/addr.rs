@@ -1,4 +1,4 @@
-//! Where a stream socket listens or connects to.
+//! Where a socket is bound or connects to.
 
 use std::fmt;
 use std::io;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use crate::Error;
 
-/// The address of a stream socket.
+/// The address of a socket, and what it speaks.
 ///
 /// ```
 /// use c10k::Addr;
@@ -19,14 +19,16 @@ use crate::Error;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Addr {
-    /// An IPv4 or IPv6 address and port.
+    /// An IPv4 or IPv6 address and port, for streams.
     Tcp(SocketAddr),
-    /// A path in the file system; see `unix(7)`.
+    /// The same for datagrams.
+    Udp(SocketAddr),
+    /// A path in the file system, for streams; see `unix(7)`.
     Unix(PathBuf),
 }
 
 impl Addr {
-    /// Reads `HOST:PORT`, `[IPv6]:PORT`, `NAME:PORT` or `unix:PATH`.
+    /// Reads the address of a stream socket: `HOST:PORT`, `[IPv6]:PORT`, `NAME:PORT` or `unix:PATH`.
     ///
     /// A name may stand for several addresses (`localhost` for one of IPv4 and one of IPv6): all
     /// are returned, in the resolver's order.
@@ -53,12 +55,22 @@ impl Addr {
         }
         Ok(addrs)
     }
+
+    /// The same host and port for datagrams. `None` for a path, which is for streams only.
+    #[must_use]
+    pub fn udp(&self) -> Option<Addr> {
+        match self {
+            Addr::Tcp(addr) | Addr::Udp(addr) => Some(Addr::Udp(*addr)),
+            Addr::Unix(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for Addr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Addr::Tcp(addr) => write!(f, "tcp {addr}"),
+            Addr::Udp(addr) => write!(f, "udp {addr}"),
             Addr::Unix(path) if path.as_os_str().is_empty() => write!(f, "unix (unnamed)"),
             Addr::Unix(path) => write!(f, "unix {}", path.display()),
         }

@@ -86,13 +86,13 @@ fn way_out_at(addr: &Addr, error: &io::Error) -> &'static str {
     match (error.raw_os_error(), addr) {
         (Some(libc::ECONNREFUSED), _) => "; is the server running?",
         (Some(libc::EADDRINUSE), Addr::Unix(_)) => "; something else is there, or listens there",
-        (Some(libc::EADDRINUSE), Addr::Tcp(_)) => {
+        (Some(libc::EADDRINUSE), Addr::Tcp(_) | Addr::Udp(_)) => {
             "; stop the other program or choose another port (0 for any)"
         }
-        (Some(libc::EACCES), Addr::Tcp(_)) => {
+        (Some(libc::EACCES), Addr::Tcp(_) | Addr::Udp(_)) => {
             "; ports below 1024 need root or CAP_NET_BIND_SERVICE"
         }
-        (Some(libc::EADDRNOTAVAIL), Addr::Tcp(_)) => {
+        (Some(libc::EADDRNOTAVAIL), Addr::Tcp(_) | Addr::Udp(_)) => {
             "; no such address on this machine, or no free port left towards this destination"
         }
         _ => way_out(error),

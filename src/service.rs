@@ -27,7 +27,8 @@ use std::io;
 use std::sync::Arc;
 
 /// Answers requests. Each connection has a service of its own, so its fields are the state of
-/// that connection; what connections share goes behind an [`Arc`].
+/// that connection; what connections share goes behind an [`Arc`]. Datagrams have no connection: one
+/// service answers all that arrive on a socket.
 ///
 /// A call should be quick: in an event loop every other connection waits for it.
 ///
@@ -41,6 +42,14 @@ pub trait Service {
     /// connection is closed after this reply.
     fn refuse(&mut self, why: Refusal, reply: &mut Reply<'_>) {
         write!(reply, "error: {why}");
+    }
+
+    /// Whether this is not a request but a reply such as this service would give. Over datagrams
+    /// it is not answered: anybody can claim to be another such server, and the two would answer
+    /// each other without end. Default: it never is, which is all that an echo can say.
+    fn is_reply(&self, datagram: &[u8]) -> bool {
+        let _ = datagram;
+        false
     }
 }
 

@@ -46,6 +46,11 @@ impl Service for Sum {
     fn refuse(&mut self, why: Refusal, reply: &mut Reply<'_>) {
         write_error(&why.to_string(), reply);
     }
+
+    fn is_reply(&self, datagram: &[u8]) -> bool {
+        let datagram = datagram.trim_ascii_start();
+        datagram.starts_with(b"{\"Sum\":") || datagram.starts_with(b"{\"Error\":")
+    }
 }
 
 fn write_error(why: &str, reply: &mut Reply<'_>) {

@@ -34,7 +34,7 @@ impl<F, M> EventLoop<F, M> {
     }
 }
 
-type Loop<F, S, P> = Reactor<Source<Connection<F, S>>, P>;
+type Loop<F, S, P> = Reactor<Source<Connection<F, S>, S>, P>;
 
 impl<F, S, M, P> Serve<P> for EventLoop<F, M>
 where
@@ -44,7 +44,12 @@ where
     P: Poller,
 {
     type Connection = Connection<F, S>;
+    type Service = S;
     const NONBLOCKING: bool = true;
+
+    fn service(&self) -> S {
+        self.protocol.service()
+    }
 
     fn admit(&mut self, reactor: &mut Loop<F, S, P>, fd: OwnedFd) -> io::Result<()> {
         let interest = match self.trigger {

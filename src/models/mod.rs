@@ -13,7 +13,7 @@ use self::processes::Processes;
 use self::threads::Threads;
 use crate::framing::Framing;
 use crate::poller::{Epoll, Poll, Select, Spin};
-use crate::server::{Config, Counters, Front, Server};
+use crate::server::{Config, Counters, Front, Server, Sources};
 use crate::service::Service;
 use crate::session::Ended;
 use crate::{Addr, Error};
@@ -82,40 +82,41 @@ where
     S: Service + Send + 'static,
     M: Fn() -> S + Send + Sync + 'static,
 {
-    let Server { listeners, signals, shared, protocol, config } = server;
+    let Server { listeners, datagrams, signals, shared, protocol, config } = server;
+    let sources = Sources { listeners, datagrams, signals };
     let (counted, idle_timeout) = (shared.clone(), config.idle_timeout);
     let event_loop = |protocol, trigger| EventLoop::new(protocol, counted, trigger, idle_timeout);
     let result: io::Result<()> = match config.model {
         Model::Epoll(trigger) => {
             let model = event_loop(protocol, trigger);
-            Front::run::<Epoll>(model, listeners, signals, shared, &config)
+            Front::run::<Epoll>(model, sources, shared, &config)
         }
         Model::Poll => {
             let model = event_loop(protocol, Trigger::Level);
-            Front::run::<Poll>(model, listeners, signals, shared, &config)
+            Front::run::<Poll>(model, sources, shared, &config)
         }
         Model::Select => {
             let model = event_loop(protocol, Trigger::Level);
-            Front::run::<Select>(model, listeners, signals, shared, &config)
+            Front::run::<Select>(model, sources, shared, &config)
         }
         Model::Spin => {
             let model = event_loop(protocol, Trigger::Level);
-            Front::run::<Spin>(model, listeners, signals, shared, &config)
+            Front::run::<Spin>(model, sources, shared, &config)
         }
         Model::Threads => {
             let model = Threads::new(protocol, shared.clone(), &config);
-            Front::run::<Epoll>(model, listeners, signals, shared, &config)
+            Front::run::<Epoll>(model, sources, shared, &config)
         }
         Model::Blocking => {
             // In a thread of its own, so that there is one left to hear that it is to stop.
             let config = Config { connections_max: 1, ..config };
             let model = Threads::new(protocol, shared.clone(), &config);
-            Front::run::<Epoll>(model, listeners, signals, shared, &config)
+            Front::run::<Epoll>(model, sources, shared, &config)
         }
         Model::Processes => {
             // With poll, there is no epoll instance for the children to inherit.
             let model = Processes::new(protocol, shared.clone(), idle_timeout);
-            Front::run::<Poll>(model, listeners, signals, shared, &config)
+            Front::run::<Poll>(model, sources, shared, &config)
         }
     };
     result.map_err(Error::system("run the event loop"))

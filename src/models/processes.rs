@@ -73,7 +73,7 @@ impl<F: Framing, S: Service, M: Fn() -> S> Processes<F, M> {
     }
 }
 
-type Loop<P> = Reactor<Source<Never>, P>;
+type Loop<S, P> = Reactor<Source<Never, S>, P>;
 
 impl<F, S, M, P> Serve<P> for Processes<F, M>
 where
@@ -83,9 +83,14 @@ where
     P: Poller,
 {
     type Connection = Never;
+    type Service = S;
     const NONBLOCKING: bool = false;
 
-    fn admit(&mut self, _: &mut Loop<P>, fd: OwnedFd) -> io::Result<()> {
+    fn service(&self) -> S {
+        self.protocol.service()
+    }
+
+    fn admit(&mut self, _: &mut Loop<S, P>, fd: OwnedFd) -> io::Result<()> {
         let parent = process::id();
         // Told to finish before it can hear that, the child would be killed by it. It unblocks this.
         let before = SigSet::from(Signal::SIGTERM).thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
@@ -107,9 +112,9 @@ where
         Ok(())
     }
 
-    fn ready(&mut self, _: &mut Loop<P>, _: Token, _: Readiness) {}
+    fn ready(&mut self, _: &mut Loop<S, P>, _: Token, _: Readiness) {}
 
-    fn deadline(&mut self, _: &mut Loop<P>, _: Token) {}
+    fn deadline(&mut self, _: &mut Loop<S, P>, _: Token) {}
 
     /// Several ends may be told of by one SIGCHLD (`signal(7)`).
     fn children_ended(&mut self) {
@@ -122,12 +127,12 @@ where
         }
     }
 
-    fn drain(&mut self, _: &mut Loop<P>) {
+    fn drain(&mut self, _: &mut Loop<S, P>) {
         // Each gets what has arrived, and then EOF.
         self.signal_all(Signal::SIGTERM);
     }
 
-    fn cut_off(&mut self, _: &mut Loop<P>) {
+    fn cut_off(&mut self, _: &mut Loop<S, P>) {
         self.signal_all(Signal::SIGKILL);
         while !self.children.is_empty() {
             match waitpid(None, None) {

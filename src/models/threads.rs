@@ -58,7 +58,7 @@ impl AsFd for Never {
     }
 }
 
-type Loop<P> = Reactor<Source<Never>, P>;
+type Loop<S, P> = Reactor<Source<Never, S>, P>;
 
 impl<F, S, M, P> Serve<P> for Threads<F, M>
 where
@@ -68,9 +68,14 @@ where
     P: Poller,
 {
     type Connection = Never;
+    type Service = S;
     const NONBLOCKING: bool = false;
 
-    fn admit(&mut self, _: &mut Loop<P>, fd: OwnedFd) -> io::Result<()> {
+    fn service(&self) -> S {
+        self.protocol.service()
+    }
+
+    fn admit(&mut self, _: &mut Loop<S, P>, fd: OwnedFd) -> io::Result<()> {
         let fd = Arc::new(fd);
         let key = self.sockets.lock().unwrap_or_else(PoisonError::into_inner).insert(fd.clone());
         let (protocol, shared, sockets) =
@@ -96,17 +101,17 @@ where
         Ok(())
     }
 
-    fn ready(&mut self, _: &mut Loop<P>, _: Token, _: Readiness) {}
+    fn ready(&mut self, _: &mut Loop<S, P>, _: Token, _: Readiness) {}
 
-    fn deadline(&mut self, _: &mut Loop<P>, _: Token) {}
+    fn deadline(&mut self, _: &mut Loop<S, P>, _: Token) {}
 
-    fn drain(&mut self, _: &mut Loop<P>) {
+    fn drain(&mut self, _: &mut Loop<S, P>) {
         // Each thread gets what has arrived, and then EOF.
         self.shared.stop();
         self.each_socket(sys::shutdown_read);
     }
 
-    fn cut_off(&mut self, _: &mut Loop<P>) {
+    fn cut_off(&mut self, _: &mut Loop<S, P>) {
         self.each_socket(sys::shutdown_both);
     }
 }

@@ -10,22 +10,29 @@ use super::{Config, Server, Shared, Tally};
 use crate::framing::Framing;
 use crate::models::Model;
 use crate::reactor::TIMEOUT_MAX;
+use crate::server::datagrams::Bound;
 use crate::server::listener::{Listener, Share};
 use crate::service::Service;
 use crate::session::PENDING_MAX;
 use crate::sys::ListenOptions;
 use crate::{Addr, Error, Session, Signals};
 
-/// What each connection speaks: how its stream is cut, and who answers.
+/// What is spoken: how a stream is cut, and who answers.
 pub(crate) struct Protocol<F, M> {
     framing: F,
     service: M,
     pending_max: u32,
 }
 
+impl<F, S, M: Fn() -> S> Protocol<F, M> {
+    pub(crate) fn service(&self) -> S {
+        (self.service)()
+    }
+}
+
 impl<F: Framing, S: Service, M: Fn() -> S> Protocol<F, M> {
     pub(crate) fn session(&self) -> Session<F, S> {
-        Session::new(self.framing.clone(), (self.service)()).pending_max(self.pending_max)
+        Session::new(self.framing.clone(), self.service()).pending_max(self.pending_max)
     }
 }
 
@@ -38,6 +45,8 @@ pub struct Builder<F = (), M = ()> {
     listen: ListenOptions,
     config: Config,
     protocol: Protocol<F, M>,
+    /// The longest datagram, if they are served.
+    datagrams: Option<usize>,
     signals: bool,
 }
 
@@ -48,6 +57,7 @@ impl Builder {
             listen: ListenOptions::default(),
             config: Config::default(),
             protocol: Protocol { framing: (), service: (), pending_max: PENDING_MAX },
+            datagrams: None,
             signals: false,
         }
     }
@@ -69,22 +79,36 @@ impl<F, M> Builder<F, M> {
     pub fn framing<G: Framing>(self, framing: G) -> Builder<G, M> {
         let Protocol { service, pending_max, .. } = self.protocol;
         let protocol = Protocol { framing, service, pending_max };
-        let Builder { addrs, listen, config, signals, .. } = self;
-        Builder { addrs, listen, config, protocol, signals }
+        let Builder { addrs, listen, config, datagrams, signals, .. } = self;
+        Builder { addrs, listen, config, protocol, datagrams, signals }
     }
 
     /// Makes the service of each connection.
     pub fn service<S: Service, N: Fn() -> S>(self, service: N) -> Builder<F, N> {
         let Protocol { framing, pending_max, .. } = self.protocol;
         let protocol = Protocol { framing, service, pending_max };
-        let Builder { addrs, listen, config, signals, .. } = self;
-        Builder { addrs, listen, config, protocol, signals }
+        let Builder { addrs, listen, config, datagrams, signals, .. } = self;
+        Builder { addrs, listen, config, protocol, datagrams, signals }
     }
 
     /// How connections are waited for. Default: [`Model::Epoll`], edge-triggered.
     #[must_use]
     pub fn model(mut self, model: Model) -> Self {
         self.config.model = model;
+        self
+    }
+
+    /// Serves datagrams of up to this many bytes too, on UDP at the same addresses and ports, with
+    /// the same service. Default: none are served.
+    ///
+    /// A datagram is a request, whatever the framing, and has one reply, which goes back to its
+    /// sender and has nothing added. It is dropped and counted if it is longer, if it claims to come
+    /// from this server itself, and if it [is a reply](Service::is_reply): a server must not become
+    /// half of a reply loop. But whoever likes can claim to be somebody else, who then gets the
+    /// replies: one that is much longer than its request makes this an amplifier.
+    #[must_use]
+    pub fn datagrams(mut self, len_max: u32) -> Self {
+        self.datagrams = Some(len_max as usize);
         self
     }
 
@@ -189,36 +213,82 @@ where
         if workers > 0 && !matches!(self.config.model, Model::Epoll(_)) {
             return Err(Error::Conflict("workers are for the model epoll"));
         }
-        let mut listeners = Vec::new();
-        let mut addrs = Vec::new();
+        let mut sockets = Sockets::default();
         for addr in &self.addrs {
-            let own = self.listen.reuse_port && matches!(addr, Addr::Tcp(_));
-            let share = match workers {
-                0 => Share::Nobody,
-                _ if own => Share::Worker(0),
-                _ => Share::Workers,
-            };
-            let first = Listener::open(addr, &self.listen, share)?;
-            // The others listen where the first does, also if the kernel chose that.
-            let addr = first.addr().clone();
-            listeners.push(first);
-            for worker in 1..if own { workers } else { 0 } {
-                listeners.push(Listener::open(&addr, &self.listen, Share::Worker(worker))?);
-            }
-            addrs.push(addr);
+            self.open(addr, &mut sockets)?;
+        }
+        let Sockets { listeners, datagrams, addrs } = sockets;
+        if self.datagrams.is_some() && datagrams.is_empty() {
+            return Err(Error::Conflict("there are no datagrams at the path of a unix socket"));
         }
         let counters = Tally::new(workers).map_err(Error::system("map memory for counters"))?;
         Ok(Server {
             listeners,
+            datagrams,
             signals: self.signals()?,
             shared: Arc::new(Shared::new(addrs, counters)),
             protocol: Arc::new(self.protocol),
-            config: self.config,
+            config: Config { datagram_len_max: self.datagrams.unwrap_or(0), ..self.config },
         })
     }
 }
 
+/// The sockets of a server.
+#[derive(Default)]
+struct Sockets {
+    listeners: Vec<Listener>,
+    datagrams: Vec<Bound>,
+    addrs: Vec<Addr>,
+}
+
+/// How often a port is looked for that is free for streams and for datagrams.
+const PORTS_TRIED: usize = 100;
+
 impl<F, M> Builder<F, M> {
+    /// Opens the sockets at one address.
+    fn open(&self, addr: &Addr, sockets: &mut Sockets) -> Result<(), Error> {
+        let own = self.listen.reuse_port && !matches!(addr, Addr::Unix(_));
+        let share = match self.config.workers {
+            0 => Share::Nobody,
+            _ if own => Share::Worker(0),
+            _ => Share::Workers,
+        };
+        let (first, datagrams) = self.open_first(addr, share)?;
+        sockets.addrs.push(first.addr().clone());
+        sockets.addrs.extend(datagrams.as_ref().map(Bound::addr));
+        // The others listen where the first does, also if the kernel chose that.
+        for worker in 1..if own { self.config.workers } else { 0 } {
+            let share = Share::Worker(worker);
+            sockets.listeners.push(Listener::open(first.addr(), &self.listen, share)?);
+            if let Some(first) = &datagrams {
+                let reuse_port = self.listen.reuse_port;
+                sockets.datagrams.push(Bound::open(&first.addr(), reuse_port, share)?);
+            }
+        }
+        sockets.listeners.push(first);
+        sockets.datagrams.extend(datagrams);
+        Ok(())
+    }
+
+    /// A listener, and a socket for datagrams at the same port. If the kernel chooses the port, it
+    /// does so for the listener, and somebody else may have that of datagrams.
+    fn open_first(&self, addr: &Addr, share: Share) -> Result<(Listener, Option<Bound>), Error> {
+        let any_port = matches!(addr, Addr::Tcp(addr) if addr.port() == 0);
+        let mut tries = if any_port { PORTS_TRIED } else { 1 };
+        loop {
+            let listener = Listener::open(addr, &self.listen, share)?;
+            let Some(addr) = self.datagrams.and_then(|_| listener.addr().udp()) else {
+                return Ok((listener, None));
+            };
+            tries -= 1;
+            match Bound::open(&addr, self.listen.reuse_port, share) {
+                Ok(datagrams) => return Ok((listener, Some(datagrams))),
+                Err(error) if tries == 0 => return Err(error),
+                Err(_) => {}
+            }
+        }
+    }
+
     /// Has those signals received that somebody will wait for.
     fn signals(&self) -> Result<Option<Signals>, Error> {
         let mut signals = Vec::new();

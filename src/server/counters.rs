@@ -85,7 +85,7 @@ macro_rules! counters {
             /// Bytes sent, as far as the kernel has taken them.
             pub bytes_out: u64,
             $($(#[$doc])* pub $name: u64,)*
-            /// Errors of system calls on connections, by errno.
+            /// Errors of system calls on connections and on sockets of datagrams, by errno.
             pub errors: BTreeMap<i32, u64>,
         }
 
@@ -127,6 +127,16 @@ counters! {
     refused_no_task,
     /// Connections ended by a frame over the limit.
     refused_frame_too_long,
+    /// Datagrams served; they are among the requests.
+    datagrams,
+    /// Datagrams dropped because they were over the limit.
+    refused_datagram_too_long,
+    /// Datagrams dropped because they claim to come from this server, or from port 0.
+    refused_own_address,
+    /// Datagrams dropped because they are replies, not requests.
+    refused_reply,
+    /// Replies to datagrams that could not be sent, and were dropped.
+    replies_dropped,
     /// Connections ended by a request that made no sense, where the framing cannot find the next.
     malformed,
     /// Connections ended by a panic in the service.
@@ -167,13 +177,16 @@ impl Counters {
 }
 
 impl Stats {
-    /// Connections and requests refused, for whatever reason.
+    /// Connections, requests and datagrams refused, for whatever reason.
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.refused_no_fd
             + self.refused_no_room
             + self.refused_no_task
             + self.refused_frame_too_long
+            + self.refused_datagram_too_long
+            + self.refused_own_address
+            + self.refused_reply
     }
 
     /// Connections that ended badly: errors by errno, panics, and those whose process died.

@@ -6,8 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::datagrams::{Bound, Desk, OwnAddrs, Socket};
 use super::{Config, Listener, Shared};
 use crate::poller::{Interest, Poller, Readiness, Token};
+use crate::service::Service;
 use crate::{Handler, Reactor, Signals, TimerId, sys};
 
 /// How many connections one listener accepts in a turn, so that a flood of newcomers leaves time
@@ -23,19 +25,25 @@ const BACK_OFF: Duration = Duration::from_millis(125);
 /// and not as many as a flood may bring meanwhile.
 const LAST_ACCEPTS: usize = 65_536;
 
+/// How many batches of datagrams one socket serves when it stops: as many as fit its receive
+/// buffer, and not as many as a flood may bring meanwhile.
+const LAST_BATCHES: usize = 64;
+
 /// What the loop of a server waits for.
 #[derive(Debug)]
-pub(crate) enum Source<C> {
+pub(crate) enum Source<C, S> {
     Connection(C),
     Listener(Box<Listener>),
+    Datagrams(Box<Socket<S>>),
     Signals(Box<Signals>),
 }
 
-impl<C: AsFd> AsFd for Source<C> {
+impl<C: AsFd, S> AsFd for Source<C, S> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Source::Connection(connection) => connection.as_fd(),
             Source::Listener(listener) => listener.as_fd(),
+            Source::Datagrams(socket) => socket.as_fd(),
             Source::Signals(signals) => signals.as_fd(),
         }
     }
@@ -46,8 +54,14 @@ pub(crate) trait Serve<P: Poller>: Sized {
     /// What stands for a connection in the loop, if the loop is what serves it.
     type Connection: AsFd;
 
+    /// What answers requests.
+    type Service: Service;
+
     /// Whether accepted sockets are non-blocking.
     const NONBLOCKING: bool;
+
+    /// A new service.
+    fn service(&self) -> Self::Service;
 
     /// Takes in a new connection. On an error it is refused, and the cause was counted.
     fn admit(&mut self, reactor: &mut Loop<Self, P>, fd: OwnedFd) -> io::Result<()>;
@@ -69,7 +83,16 @@ pub(crate) trait Serve<P: Poller>: Sized {
 }
 
 /// The loop of a server.
-pub(crate) type Loop<V, P> = Reactor<Source<<V as Serve<P>>::Connection>, P>;
+pub(crate) type Loop<V, P> =
+    Reactor<Source<<V as Serve<P>>::Connection, <V as Serve<P>>::Service>, P>;
+
+/// What the loop of a server is given to wait for.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) datagrams: Vec<Bound>,
+    pub(crate) signals: Option<Signals>,
+}
 
 /// What one accept came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +111,9 @@ pub(crate) struct Front<V> {
     connections_max: u64,
     drain: Duration,
     listeners: Vec<Token>,
+    /// Sockets of datagrams, and what they are served at, if there are any.
+    datagrams: Vec<Token>,
+    desk: Option<Desk>,
     /// The listeners are paused because there are as many connections as allowed.
     at_limit: bool,
     /// Given up for a moment to accept, and thereby refuse, a connection that there is no
@@ -101,8 +127,7 @@ impl<V> Front<V> {
     /// Serves until stopped.
     pub(crate) fn run<P: Poller>(
         model: V,
-        listeners: Vec<Listener>,
-        signals: Option<Signals>,
+        sources: Sources,
         shared: Arc<Shared>,
         config: &Config,
     ) -> io::Result<()>
@@ -110,8 +135,15 @@ impl<V> Front<V> {
         V: Serve<P>,
     {
         let mut reactor: Loop<V, P> = Reactor::with_poller(P::new()?)?;
+        let Sources { listeners, datagrams, signals } = sources;
+        let desk = match datagrams.is_empty() {
+            true => None,
+            false => Some(Desk::new(OwnAddrs::of(&datagrams)?, config.datagram_len_max)),
+        };
         let mut front = Front {
             model,
+            desk,
+            datagrams: Vec::new(),
             connections_max: config.connections_max,
             drain: config.drain,
             listeners: Vec::new(),
@@ -125,6 +157,11 @@ impl<V> Front<V> {
             let interest = listener.interest();
             let source = Source::Listener(Box::new(listener));
             front.listeners.push(reactor.add(source, interest)?);
+        }
+        for bound in datagrams {
+            let socket = Box::new(Socket::new(bound, front.model.service()));
+            let interest = socket.interest();
+            front.datagrams.push(reactor.add(Source::Datagrams(socket), interest)?);
         }
         if let Some(signals) = signals {
             reactor.add(Source::Signals(Box::new(signals)), Interest::READ)?;
@@ -236,6 +273,44 @@ impl<V> Front<V> {
         }
     }
 
+    // ---- Datagrams ----
+
+    /// Serves what one call receives: if there is more, the next wait says so. Returns how many
+    /// datagrams there were.
+    fn serve_datagrams<P: Poller>(&mut self, reactor: &mut Loop<V, P>, token: Token) -> usize
+    where
+        V: Serve<P>,
+    {
+        let Some(Source::Datagrams(socket)) = reactor.source_mut(token) else { return 0 };
+        let Some(desk) = &mut self.desk else { return 0 };
+        match desk.serve(socket, || self.model.service(), &self.shared.counters) {
+            Ok(received) => received,
+            Err(error) => {
+                // The kernel is out of memory, and would say so again at once.
+                self.shared.counters.error(&error);
+                self.warn(|| format!("cannot receive datagrams for now: {error}"));
+                reactor.set_deadline(token, Instant::now() + BACK_OFF);
+                if let Err(error) = reactor.pause(token) {
+                    self.shared.counters.error(&error);
+                }
+                0
+            }
+        }
+    }
+
+    /// The rest is over.
+    fn resume_datagrams<P: Poller>(&mut self, reactor: &mut Loop<V, P>, token: Token)
+    where
+        V: Serve<P>,
+    {
+        let Some(Source::Datagrams(socket)) = reactor.source(token) else { return };
+        let interest = socket.interest();
+        if let Err(error) = reactor.resume(token, interest) {
+            self.shared.counters.error(&error);
+            reactor.set_deadline(token, Instant::now() + BACK_OFF);
+        }
+    }
+
     // ---- Pausing ----
 
     fn back_off<P: Poller>(&mut self, reactor: &mut Loop<V, P>, token: Token)
@@ -308,8 +383,8 @@ impl<V> Front<V> {
 
     // ---- Stopping ----
 
-    /// Takes in what is waiting to be accepted, which would otherwise be reset, closes the
-    /// listeners, and has the model finish.
+    /// Takes in what is waiting to be accepted, which would otherwise be reset, and serves what
+    /// datagrams have arrived; closes their sockets, and has the model finish.
     fn begin_drain<P: Poller>(&mut self, reactor: &mut Loop<V, P>)
     where
         V: Serve<P>,
@@ -326,19 +401,30 @@ impl<V> Front<V> {
             }
             reactor.close(token);
         }
+        for token in std::mem::take(&mut self.datagrams) {
+            for _ in 0..LAST_BATCHES {
+                if self.serve_datagrams(reactor, token) == 0 {
+                    break;
+                }
+            }
+            reactor.close(token);
+        }
         log::info!("stopping: {} connections to finish", self.shared.counters.open.value());
         self.drain_timer = Some(reactor.set_timer(Instant::now() + self.drain));
         self.model.drain(reactor);
     }
 }
 
-impl<P: Poller, V: Serve<P>> Handler<Source<V::Connection>, P> for Front<V> {
+impl<P: Poller, V: Serve<P>> Handler<Source<V::Connection, V::Service>, P> for Front<V> {
     fn ready(&mut self, reactor: &mut Loop<V, P>, token: Token, readiness: Readiness) {
         match reactor.source(token) {
             Some(Source::Connection(_)) => {
                 self.model.ready(reactor, token, readiness);
             }
             Some(Source::Listener(_)) => self.accept(reactor, token),
+            Some(Source::Datagrams(_)) => {
+                self.serve_datagrams(reactor, token);
+            }
             Some(Source::Signals(signals)) => match signals.read() {
                 Ok(Some(libc::SIGCHLD)) => self.model.children_ended(),
                 Ok(Some(signal)) => {
@@ -358,6 +444,7 @@ impl<P: Poller, V: Serve<P>> Handler<Source<V::Connection>, P> for Front<V> {
             Some(Source::Listener(_)) => {
                 self.set_paused(reactor, token, |listener| listener.backing_off = false);
             }
+            Some(Source::Datagrams(_)) => self.resume_datagrams(reactor, token),
             _ => {}
         }
     }

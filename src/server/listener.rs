@@ -24,7 +24,7 @@ pub(crate) struct Listener {
     pub(crate) backing_off: bool,
 }
 
-/// Who accepts from a listener.
+/// Who accepts from a listener, or receives from a socket of datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Share {
     /// This process.
@@ -33,6 +33,21 @@ pub(crate) enum Share {
     Workers,
     /// One worker, whose own it is (`SO_REUSEPORT`).
     Worker(usize),
+}
+
+impl Share {
+    pub(crate) fn is_of_worker(self, worker: usize) -> bool {
+        self == Share::Workers || self == Share::Worker(worker)
+    }
+
+    /// What to watch for. Where several processes watch one socket, what arrives is to wake one of
+    /// them rather than all (`EPOLLEXCLUSIVE`, `epoll_ctl(2)`).
+    pub(crate) fn interest(self) -> Interest {
+        match self {
+            Share::Workers => Interest::READ | Interest::EXCLUSIVE,
+            Share::Nobody | Share::Worker(_) => Interest::READ,
+        }
+    }
 }
 
 impl Listener {
@@ -59,16 +74,12 @@ impl Listener {
     /// In a worker: whether it is to accept from this. Its path is the parent's to remove.
     pub(crate) fn is_of_worker(&mut self, worker: usize) -> bool {
         self.file = None;
-        self.share == Share::Workers || self.share == Share::Worker(worker)
+        self.share.is_of_worker(worker)
     }
 
-    /// What to watch it for. Where several processes watch one listener, a newcomer is to wake one
-    /// of them rather than all (`EPOLLEXCLUSIVE`, `epoll_ctl(2)`).
+    /// What to watch it for.
     pub(crate) fn interest(&self) -> Interest {
-        match self.share {
-            Share::Workers => Interest::READ | Interest::EXCLUSIVE,
-            Share::Nobody | Share::Worker(_) => Interest::READ,
-        }
+        self.share.interest()
     }
 
     pub(crate) fn is_paused(&self) -> bool {

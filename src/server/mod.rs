@@ -32,6 +32,7 @@
 
 mod builder;
 mod counters;
+mod datagrams;
 mod front;
 mod handle;
 mod listener;
@@ -49,7 +50,7 @@ pub use crate::models::{Model, Trigger};
 
 pub(crate) use self::builder::Protocol;
 pub(crate) use self::counters::Counters;
-pub(crate) use self::front::{Front, Serve, Source};
+pub(crate) use self::front::{Front, Serve, Source, Sources};
 pub(crate) use self::handle::Shared;
 pub(crate) use self::listener::Listener;
 pub(crate) use self::tally::Tally;
@@ -68,6 +69,8 @@ pub(crate) struct Config {
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) drain: Duration,
     pub(crate) stack_size: usize,
+    /// The longest datagram.
+    pub(crate) datagram_len_max: usize,
     /// How many processes serve; 0 if this one does.
     pub(crate) workers: usize,
 }
@@ -80,6 +83,7 @@ impl Default for Config {
             idle_timeout: Some(Duration::from_secs(30)),
             drain: Duration::from_secs(5),
             stack_size: 128 * 1024,
+            datagram_len_max: 0,
             workers: 0,
         }
     }
@@ -88,6 +92,7 @@ impl Default for Config {
 /// A server that listens. [`run`](Server::run) serves.
 pub struct Server<F, M> {
     pub(crate) listeners: Vec<Listener>,
+    pub(crate) datagrams: Vec<datagrams::Bound>,
     pub(crate) signals: Option<Signals>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) protocol: Arc<Protocol<F, M>>,

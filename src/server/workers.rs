@@ -23,6 +23,7 @@ use nix::sys::signal::{Signal, kill, raise};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use super::datagrams::Bound;
 use super::{Config, Listener, Protocol, Server, Shared};
 use crate::framing::Framing;
 use crate::poller::{Interest, Poll, Poller, Token};
@@ -65,6 +66,7 @@ enum Worker {
 
 struct Supervisor<F, M> {
     listeners: Vec<Listener>,
+    datagrams: Vec<Bound>,
     /// Taken in a child only.
     signals: Option<Signals>,
     shared: Arc<Shared>,
@@ -88,11 +90,12 @@ where
     S: Service + Send + 'static,
     M: Fn() -> S + Send + Sync + 'static,
 {
-    let Server { listeners, signals, shared, protocol, config } = server;
+    let Server { listeners, datagrams, signals, shared, protocol, config } = server;
     let now = Instant::now();
     let workers = (0..config.workers).map(|_| Worker::Due { at: now, failures: 0 }).collect();
     let mut supervisor = Supervisor {
         listeners,
+        datagrams,
         signals,
         shared,
         protocol,
@@ -251,13 +254,17 @@ where
         let signals = Some(signals.map_err(Error::system("receive signals"))?);
         let mut listeners = mem::take(&mut self.listeners);
         listeners.retain_mut(|listener| listener.is_of_worker(number));
+        let mut datagrams = mem::take(&mut self.datagrams);
+        datagrams.retain(|socket| socket.is_of_worker(number));
         // At the limit on descriptors too it leaves newcomers to the others, and refuses none.
         let (fds, _) = getrlimit(Resource::RLIMIT_NOFILE)
             .map_err(|errno| Error::system("read the limit on open files")(errno.into()))?;
-        let room = fds.saturating_sub(FDS_BESIDES + listeners.len() as u64).max(1);
+        let sockets = (listeners.len() + datagrams.len()) as u64;
+        let room = fds.saturating_sub(FDS_BESIDES + sockets).max(1);
         let connections_max = self.config.connections_max.min(room);
         models::run(Server {
             listeners,
+            datagrams,
             signals,
             shared: Arc::new(self.shared.of_worker(number)),
             protocol: Arc::clone(&self.protocol),
@@ -312,6 +319,7 @@ where
     fn stop(&mut self) {
         self.shared.stop();
         self.listeners.clear();
+        self.datagrams.clear();
         self.kill_at = Some(Instant::now() + self.config.drain + GRACE);
         for worker in &mut self.workers {
             if let Worker::Due { .. } = worker {

@@ -9,6 +9,7 @@
 // The one module that may: each block says why it is sound.
 #![allow(unsafe_code)]
 
+mod datagram;
 mod fork;
 mod network;
 mod process;
@@ -16,6 +17,7 @@ mod shared;
 mod socket;
 mod wait;
 
+pub use datagram::{DATAGRAM_LEN_MAX, Datagram, Datagrams, bind_datagram, recv_datagram};
 pub(crate) use fork::{
     check_single_threaded, close_all_but, default_action, ignore, shut_down_on_sigterm,
     was_shut_down,

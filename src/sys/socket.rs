@@ -1,4 +1,5 @@
-//! Stream sockets: listen, accept, connect, receive, send.
+//! Stream sockets: listen, accept, connect, receive, send. [`connect`] is for datagrams too, and
+//! [`datagram`](super::datagram) has the rest of them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -68,7 +69,7 @@ pub enum Connecting {
 }
 
 /// Runs a system call until a signal no longer interrupts it.
-fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+pub(super) fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     loop {
         match call() {
             Err(Errno::EINTR) => continue,
@@ -78,13 +79,15 @@ fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
 }
 
 /// An [`Addr`] as the kernel takes it.
-fn with_sockaddr<T>(
+pub(super) fn with_sockaddr<T>(
     addr: &Addr,
     then: impl FnOnce(AddressFamily, &dyn SockaddrLike) -> nix::Result<T>,
 ) -> io::Result<T> {
     Ok(match addr {
-        Addr::Tcp(SocketAddr::V4(v4)) => then(AddressFamily::Inet, &socket::SockaddrIn::from(*v4))?,
-        Addr::Tcp(SocketAddr::V6(v6)) => {
+        Addr::Tcp(SocketAddr::V4(v4)) | Addr::Udp(SocketAddr::V4(v4)) => {
+            then(AddressFamily::Inet, &socket::SockaddrIn::from(*v4))?
+        }
+        Addr::Tcp(SocketAddr::V6(v6)) | Addr::Udp(SocketAddr::V6(v6)) => {
             then(AddressFamily::Inet6, &socket::SockaddrIn6::from(*v6))?
         }
         Addr::Unix(path) => then(AddressFamily::Unix, &UnixAddr::new(path)?)?,
@@ -154,7 +157,10 @@ pub fn accept(listener: BorrowedFd<'_>, nonblocking: bool) -> io::Result<Option<
     }
 }
 
-/// Starts a connection on a new non-blocking socket with `TCP_NODELAY`.
+/// Starts a connection on a new non-blocking socket, with `TCP_NODELAY` if it is one of TCP.
+///
+/// A datagram socket is connected at once, with no packet sent: that only says where its datagrams
+/// go to, and that it receives none from elsewhere (`udp(7)`).
 ///
 /// # Errors
 /// Those of `connect(2)` that are known at once: `EADDRNOTAVAIL` (no free port left towards this
@@ -163,12 +169,16 @@ pub fn accept(listener: BorrowedFd<'_>, nonblocking: bool) -> io::Result<Option<
 pub fn connect(addr: &Addr, options: &ConnectOptions) -> io::Result<(OwnedFd, Connecting)> {
     with_sockaddr(addr, |family, sockaddr| {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-        let fd = socket::socket(family, SockType::Stream, flags, None)?;
-        if family != AddressFamily::Unix {
+        let is_udp = matches!(addr, Addr::Udp(_));
+        let kind = if is_udp { SockType::Datagram } else { SockType::Stream };
+        let fd = socket::socket(family, kind, flags, None)?;
+        if matches!(addr, Addr::Tcp(_)) {
             setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
             if let Some(idle) = options.keepalive {
                 set_keepalive(&fd, idle)?;
             }
+        }
+        if family != AddressFamily::Unix {
             if options.reuse_port {
                 setsockopt(&fd, sockopt::ReusePort, &true)?;
             }
@@ -303,7 +313,7 @@ pub fn unacknowledged(fd: BorrowedFd<'_>) -> io::Result<usize> {
     Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
-/// The address a socket is bound to (`getsockname(2)`): after a bind to port 0, the port the
+/// The address a stream socket is bound to (`getsockname(2)`): after a bind to port 0, the port the
 /// kernel chose.
 ///
 /// # Errors

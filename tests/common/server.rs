@@ -81,7 +81,8 @@ impl Server {
         all.extend(args);
         let mut command = c10k(&all);
         command.envs(environment.iter().copied());
-        Server::spawn(command, listen.len()).expect("the program")
+        let each = if args.contains(&"--udp") { 2 } else { 1 };
+        Server::spawn(command, listen.len() * each).expect("the program")
     }
 
     /// A command that makes it listen at so many addresses.
@@ -119,6 +120,13 @@ impl Server {
 
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr_at(0)
+    }
+
+    /// The UDP address of one that was told `--udp`.
+    #[track_caller]
+    pub(crate) fn udp_addr(&self) -> SocketAddr {
+        let addr = self.addrs.iter().find_map(|addr| addr.strip_prefix("udp "));
+        addr.expect("a UDP address").parse().expect("an address")
     }
 
     #[track_caller]

@@ -19,6 +19,7 @@ use crate::units;
   c10k serve --listen 127.0.0.1:0 --listen '[::1]:0' --listen unix:/tmp/c10k.sock
   c10k serve --protocol sum --model threads
   c10k serve --workers 4 --max-connections 4000
+  c10k serve --udp --protocol sum
   c10k serve --delimiter '\\t' --prefix 'server got:'")]
 pub(crate) struct Args {
     /// Where to listen: HOST:PORT, [IPv6]:PORT or unix:PATH; port 0 for any. May be repeated
@@ -49,11 +50,15 @@ pub(crate) struct Args {
     /// Put before every reply of echo
     #[arg(long, value_name = "TEXT")]
     prefix: Option<String>,
+    /// Serve datagrams too, at the same addresses: each is a message and has one reply
+    #[arg(long)]
+    udp: bool,
     /// Connections at once, for each worker; more wait in the accept queue [default: as many as
     /// descriptors allow]
     #[arg(long, value_name = "N", value_parser = units::some)]
     max_connections: Option<u64>,
-    /// The longest message; a longer one is answered with an error, and the connection closed
+    /// The longest message; a longer one is answered with an error, and the connection closed (a
+    /// datagram is dropped)
     #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = units::size)]
     max_frame: u32,
     /// Bytes of unsent replies past which nothing more is read from a connection
@@ -170,6 +175,9 @@ where
         .workers(args.workers()?)
         .reuse_port(args.reuse_port)
         .stop_on_signals(true);
+    if args.udp {
+        builder = builder.datagrams(args.max_frame);
+    }
     for address in &args.listen {
         builder = builder.listen(address)?;
     }

@@ -164,8 +164,12 @@ impl Plan {
         for source in &self.sources {
             for target in &self.targets {
                 let why = match target {
-                    Addr::Tcp(target) if target.is_ipv4() == source.is_ipv4() => continue,
-                    Addr::Tcp(_) => "one is IPv4 and the other IPv6",
+                    Addr::Tcp(target) | Addr::Udp(target)
+                        if target.is_ipv4() == source.is_ipv4() =>
+                    {
+                        continue;
+                    }
+                    Addr::Tcp(_) | Addr::Udp(_) => "one is IPv4 and the other IPv6",
                     Addr::Unix(_) => "a unix socket has no source address",
                 };
                 let why = format!("--source {source} does not reach {target}: {why}");
@@ -181,7 +185,7 @@ impl Plan {
 pub(crate) fn targets(addresses: &[String], timeout: Duration) -> Result<Vec<Addr>, Failure> {
     let reachable = |addr: &Addr| match addr {
         Addr::Tcp(addr) => TcpStream::connect_timeout(addr, timeout).is_ok(),
-        Addr::Unix(_) => true,
+        Addr::Udp(_) | Addr::Unix(_) => true,
     };
     let mut targets = Vec::new();
     for address in addresses {
