@@ -4,9 +4,9 @@
 
 mod common;
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
-use std::process::{Output, Stdio};
+use std::process::{Child, ChildStdout, Output, Stdio};
 
 use common::server::c10k;
 use common::{EPOLL, EVERY_MODEL, Server, each_of};
@@ -92,12 +92,89 @@ fn a_source_port_of_ones_own() {
     // A port that is free now, held by a listener that shares it with whoever asks to.
     let source = reusable_listener();
     let source = source.local_addr().unwrap().to_string();
-    fails(&client(&one, &["--source", &source, "hello"], ""), 2, "in use");
+    let why = format!(
+        "{source} is already bound: a second socket needs --reuse-port, and both must set it"
+    );
+    fails(&client(&one, &["--source", &source, "hello"], ""), 2, &why);
     for addr in [one, two] {
         prints(&client(&addr, &["--source", &source, "--reuse-port", "hello"], ""), "hello\n");
     }
     let loopback = server.addr_at(0).to_string();
     prints(&client(&loopback, &["--source", "127.0.0.9", "hello"], ""), "hello\n");
+}
+
+/// A client that is at its prompt, as somebody at a terminal would use it.
+struct Prompt {
+    child: Child,
+    replies: BufReader<ChildStdout>,
+}
+
+impl Prompt {
+    fn start(addr: &str, args: &[&str]) -> Prompt {
+        let mut command = c10k(&[&["client", addr], args].concat());
+        let mut child = command.stdin(Stdio::piped()).spawn().expect("the program");
+        let replies = BufReader::new(child.stdout.take().expect("piped"));
+        Prompt { child, replies }
+    }
+
+    fn ask(&mut self, message: &str) -> String {
+        writeln!(self.child.stdin.as_mut().expect("piped"), "{message}").expect("it reads");
+        let mut reply = String::new();
+        self.replies.read_line(&mut reply).expect("a line");
+        reply
+    }
+}
+
+impl Drop for Prompt {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn one_source_port_to_two_servers_at_the_same_time() {
+    for udp in [false, true] {
+        let args = if udp { vec!["--udp"] } else { vec![] };
+        let first = Server::start(&EPOLL, &[&args[..], &["--prefix", "first:"]].concat());
+        let second = Server::start(&EPOLL, &[&args[..], &["--prefix", "second:"]].concat());
+        let (first, second) = (first.addr().to_string(), second.addr().to_string());
+        // Nobody else's while it is held.
+        let held = reusable_listener();
+        let source = held.local_addr().unwrap().to_string();
+        let args = [&args[..], &["--source", &source, "--reuse-port"]].concat();
+        let (mut one, mut two) = (Prompt::start(&first, &args), Prompt::start(&second, &args));
+        for round in 0..3 {
+            assert_eq!(one.ask("a"), "first:a\n", "round {round}");
+            assert_eq!(two.ask("b"), "second:b\n", "round {round}");
+        }
+        if !udp {
+            // A third one to where the first is: there would be two connections with one name.
+            let why = format!("there is a connection from {source} to tcp {first} already");
+            fails(&client(&first, &[&args[..], &["c"]].concat(), ""), 2, &why);
+        }
+        // And one that does not say that it shares.
+        let alone = [&args[..args.len() - 1], &["d"]].concat();
+        fails(&client(&second, &alone, ""), 2, "a second socket needs --reuse-port");
+    }
+    fails(&client("127.0.0.1:9", &["--source", "192.0.2.1", "e"], ""), 2, "not an address of this");
+}
+
+#[test]
+fn datagrams_go_and_come_back() {
+    let server = Server::start(&EPOLL, &["--udp", "--protocol", "sum"]);
+    let addr = server.udp_addr().to_string();
+    let sums = ["--udp", "--protocol", "sum", "7 4", r#"{"B":-1}"#];
+    prints(&client(&addr, &sums, ""), "{\"Sum\":11}\n{\"Sum\":-1}\n");
+    prints(&client(&addr, &["--udp", "--protocol", "sum"], "1 2\nq\n"), "{\"Sum\":3}\n");
+    // One that is not answered, and one to nobody.
+    let lost = ["--udp", "--timeout", "50ms", r#"{"Sum":1}"#];
+    fails(&client(&addr, &lost, ""), 1, "no reply within 50ms");
+    server.stop();
+    fails(&client(&addr, &["--udp", "hello"], ""), 1, "Connection refused");
+    let long = "x".repeat(65_508);
+    fails(&client(&addr, &["--udp", &long], ""), 2, "too long for a datagram");
+    fails(&client("unix:/tmp/c10k", &["--udp", "hello"], ""), 2, "--udp is for IP addresses");
 }
 
 fn reusable_listener() -> TcpListener {
