@@ -4,13 +4,15 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use c10k::service::{Outcome, Reply, Service};
+use nix::time::{ClockId, clock_gettime};
 
 use super::payload::Payload;
 use super::plan::Plan;
 use super::recorder::Recorder;
 use super::report::Failures;
-use c10k::service::{Outcome, Reply, Service};
 
 /// The phases of a run, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,9 +44,8 @@ pub(crate) struct Run {
     /// Requests of each connection that sends, a probe included.
     pub(crate) requests_each: Option<u32>,
     pub(crate) phase: Cell<Phase>,
-    pub(crate) began: Instant,
-    /// When what is being handled was received, in nanoseconds since the run began. One reading
-    /// of the clock serves all replies of one read.
+    /// When what is being handled was received, in nanoseconds of `CLOCK_MONOTONIC`. One reading of
+    /// the clock serves all replies of one read.
     pub(crate) now: Cell<u64>,
     pub(crate) sent: Cell<u64>,
     pub(crate) replied: Cell<u64>,
@@ -80,7 +81,6 @@ impl Run {
             pauses: plan.think_time.is_some() || plan.churn.is_some(),
             requests_each: plan.requests_each.map(|n| n + u32::from(plan.probe)),
             phase: Cell::new(Phase::Connecting),
-            began: Instant::now(),
             now: Cell::new(0),
             sent: Cell::new(0),
             replied: Cell::new(0),
@@ -99,7 +99,7 @@ impl Run {
 
     #[inline]
     pub(crate) fn read_clock(&self) {
-        let before = self.now.replace(self.began.elapsed().as_nanos() as u64);
+        let before = self.now.replace(monotonic());
         let passed = self.now.get() - before;
         let time = self.in_flight_time.get();
         self.in_flight_time.set(time.saturating_add(self.in_flight() * passed));
@@ -160,6 +160,12 @@ impl Run {
             }
         }
     }
+}
+
+/// `CLOCK_MONOTONIC`, in nanoseconds.
+fn monotonic() -> u64 {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("every Linux has it");
+    time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
 }
 
 pub(super) fn nanos(time: Duration) -> u64 {

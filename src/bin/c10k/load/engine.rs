@@ -2,6 +2,7 @@
 
 mod connecting;
 mod open;
+mod sources;
 
 use std::collections::HashMap;
 use std::io;
@@ -10,13 +11,14 @@ use std::process;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use c10k::connection::{Connection, Step, Traffic, Workspace};
+use c10k::connection::{Step, Traffic, Workspace};
 use c10k::poller::{Readiness, Token};
 use c10k::{Handler, Reactor, TimerId};
 use hdrhistogram::Histogram;
 use nix::time::ClockId;
 use nix::unistd::Pid;
 
+use self::sources::{Peer, Source, peer, peer_mut};
 use super::arrivals::Arrivals;
 use super::checker::{Checker, Phase, Run, nanos};
 use super::measured::{self, Measured};
@@ -26,8 +28,6 @@ use super::schedule::Schedule;
 use crate::Failure;
 use crate::proc;
 use crate::protocol::AnyFraming;
-
-pub(super) type Peer = Connection<AnyFraming, Checker>;
 
 struct Engine<'a> {
     plan: &'a Plan,
@@ -50,8 +50,10 @@ struct Engine<'a> {
     sending_since: u64,
     ring: Vec<Token>,
     turn: usize,
-    /// Wakes the loop to send the next request.
-    due_timer: Option<TimerId>,
+    /// Wakes the loop to send the next request; and when it was last set for, unless it has gone
+    /// off since.
+    alarm: Option<Token>,
+    alarm_at: Option<u64>,
     /// Ends the phase under way.
     timer: Option<TimerId>,
     /// Wakes the loop to begin the next connection.
@@ -94,7 +96,7 @@ impl Window {
 /// One process's share of a load. Its connections stay open until it is dropped.
 pub(super) struct Load<'a> {
     engine: Engine<'a>,
-    reactor: Reactor<Peer>,
+    reactor: Reactor<Source>,
 }
 
 impl<'a> Load<'a> {
@@ -126,7 +128,7 @@ impl<'a> Load<'a> {
     ) -> Result<Measured, Failure> {
         let Load { engine, reactor } = self;
         if !engine.peers.is_empty() {
-            engine.start(reactor, schedule);
+            engine.start(reactor, schedule)?;
             while engine.run.phase.get() != Phase::Over {
                 engine.turn(reactor, watcher)?;
             }
@@ -164,7 +166,8 @@ impl<'a> Engine<'a> {
             sending_since: 0,
             ring: Vec::new(),
             turn: 0,
-            due_timer: None,
+            alarm: None,
+            alarm_at: None,
             timer: None,
             pace: None,
             progress_timer: None,
@@ -179,7 +182,7 @@ impl Engine<'_> {
     /// One turn of the loop; from time to time it tells how far it has got.
     fn turn(
         &mut self,
-        reactor: &mut Reactor<Peer>,
+        reactor: &mut Reactor<Source>,
         watcher: &mut Watcher<'_>,
     ) -> Result<(), Failure> {
         if self.progress_timer.is_none() {
@@ -215,7 +218,11 @@ impl Engine<'_> {
         (0..active).map(|at| self.peers[at * all / active]).collect()
     }
 
-    fn start(&mut self, reactor: &mut Reactor<Peer>, schedule: Option<&Schedule>) {
+    fn start(
+        &mut self,
+        reactor: &mut Reactor<Source>,
+        schedule: Option<&Schedule>,
+    ) -> io::Result<()> {
         self.run.phase.set(Phase::WarmUp);
         if let Some(schedule) = schedule {
             return self.start_open(reactor, schedule);
@@ -236,15 +243,16 @@ impl Engine<'_> {
                 }
             }
         }
+        Ok(())
     }
 
     /// In a closed loop: sends the first requests of a connection, or one again after a pause.
-    fn begin(&mut self, reactor: &mut Reactor<Peer>, token: Token) {
+    fn begin(&mut self, reactor: &mut Reactor<Source>, token: Token) {
         if !matches!(self.run.phase.get(), Phase::WarmUp | Phase::Measuring) {
             return;
         }
         // It may have been closed while we waited.
-        let Some(peer) = reactor.source_mut(token) else { return };
+        let Some(peer) = peer_mut(reactor, token) else { return };
         self.run.read_clock();
         for _ in 0..self.plan.pipeline.unwrap_or(1) {
             if peer.session().service().has_more() {
@@ -254,8 +262,8 @@ impl Engine<'_> {
         self.drive(reactor, token, Readiness::NONE);
     }
 
-    fn drive(&mut self, reactor: &mut Reactor<Peer>, token: Token, readiness: Readiness) {
-        let Some(peer) = reactor.source_mut(token) else { return };
+    fn drive(&mut self, reactor: &mut Reactor<Source>, token: Token, readiness: Readiness) {
+        let Some(peer) = peer_mut(reactor, token) else { return };
         let replied = self.run.replied.get();
         let driven = peer.drive(readiness, 0, &mut self.work, &self.traffic);
         let idle = self.run.pauses && replied != self.run.replied.get() && {
@@ -284,8 +292,8 @@ impl Engine<'_> {
 
     /// The last request under way on a connection was answered, and the answer did not make
     /// another.
-    fn pause(&mut self, reactor: &mut Reactor<Peer>, token: Token) {
-        let Some(peer) = reactor.source(token) else { return };
+    fn pause(&mut self, reactor: &mut Reactor<Source>, token: Token) {
+        let Some(peer) = peer(reactor, token) else { return };
         let sending = matches!(self.run.phase.get(), Phase::WarmUp | Phase::Measuring);
         if peer.session().service().is_spent() {
             // In an open loop another has taken its place already.
@@ -301,8 +309,8 @@ impl Engine<'_> {
     }
 
     /// A connection is over: what it had under way will never be answered.
-    fn lose(&mut self, reactor: &mut Reactor<Peer>, token: Token) {
-        let unanswered = reactor.source(token).map_or(0, unanswered);
+    fn lose(&mut self, reactor: &mut Reactor<Source>, token: Token) {
+        let unanswered = peer(reactor, token).map_or(0, unanswered);
         self.run.failures.borrow_mut().lost += unanswered;
         if !self.close_unanswered(reactor, token) {
             reactor.close(token);
@@ -310,8 +318,8 @@ impl Engine<'_> {
     }
 
     /// Closes a connection if it has not answered everything.
-    fn close_unanswered(&mut self, reactor: &mut Reactor<Peer>, token: Token) -> bool {
-        let Some(peer) = reactor.source(token).filter(|peer| unanswered(peer) > 0) else {
+    fn close_unanswered(&mut self, reactor: &mut Reactor<Source>, token: Token) -> bool {
+        let Some(peer) = peer(reactor, token).filter(|peer| unanswered(peer) > 0) else {
             return false;
         };
         let checker = peer.session().service();
@@ -332,7 +340,7 @@ impl Engine<'_> {
     }
 
     /// Ends the phase under way and begins the next.
-    fn next_phase(&mut self, reactor: &mut Reactor<Peer>) {
+    fn next_phase(&mut self, reactor: &mut Reactor<Source>) {
         match self.run.phase.get() {
             Phase::WarmUp => {
                 // To read the clocks of ten thousand tasks takes a while, which is not measured.
@@ -375,9 +383,9 @@ impl Engine<'_> {
     }
 
     /// What was seen since this was last asked.
-    fn measured(&mut self, reactor: &Reactor<Peer>) -> Measured {
+    fn measured(&mut self, reactor: &Reactor<Source>) -> Measured {
         // Whoever has not answered by now never will.
-        let sources = reactor.tokens().filter_map(|token| reactor.source(token));
+        let sources = reactor.tokens().filter_map(|token| peer(reactor, token));
         let run = &self.run;
         let mut failures = run.failures.take();
         failures.lost += sources.map(unanswered).sum::<u64>();
@@ -423,8 +431,8 @@ fn cpu_time(pid: u32) -> Option<Duration> {
     Some(Duration::from(clock.now().ok()?))
 }
 
-impl Handler<Peer> for Engine<'_> {
-    fn connected(&mut self, reactor: &mut Reactor<Peer>, token: Token, result: io::Result<()>) {
+impl Handler<Source> for Engine<'_> {
+    fn connected(&mut self, reactor: &mut Reactor<Source>, token: Token, result: io::Result<()>) {
         let again = self.reconnecting.contains_key(&token);
         self.connecting -= u64::from(!again);
         match result {
@@ -445,7 +453,12 @@ impl Handler<Peer> for Engine<'_> {
     }
 
     #[inline]
-    fn ready(&mut self, reactor: &mut Reactor<Peer>, token: Token, readiness: Readiness) {
+    fn ready(&mut self, reactor: &mut Reactor<Source>, token: Token, readiness: Readiness) {
+        if self.alarm == Some(token) {
+            // What is due is sent when all that is ready was told.
+            self.alarm_at = None;
+            return;
+        }
         self.run.read_clock();
         self.drive(reactor, token, readiness);
         if self.plan.probe && self.run.phase.get() == Phase::Connecting {
@@ -454,7 +467,7 @@ impl Handler<Peer> for Engine<'_> {
     }
 
     /// It is time for a connection to send; or, while connecting, its probe was not answered.
-    fn deadline(&mut self, reactor: &mut Reactor<Peer>, token: Token) {
+    fn deadline(&mut self, reactor: &mut Reactor<Source>, token: Token) {
         if self.run.phase.get() != Phase::Connecting {
             return self.begin(reactor, token);
         }
@@ -463,21 +476,19 @@ impl Handler<Peer> for Engine<'_> {
         self.lose(reactor, token);
     }
 
-    fn timer(&mut self, reactor: &mut Reactor<Peer>, timer: TimerId) {
+    fn timer(&mut self, reactor: &mut Reactor<Source>, timer: TimerId) {
         if self.timer == Some(timer) {
             self.next_phase(reactor);
         } else if self.progress_timer == Some(timer) {
             self.progress_timer = None;
         } else if self.pace == Some(timer) {
             self.pace = None;
-        } else if self.due_timer == Some(timer) {
-            self.due_timer = None;
         }
     }
 
-    fn turned(&mut self, reactor: &mut Reactor<Peer>) {
+    fn turned(&mut self, reactor: &mut Reactor<Source>) {
         // With every connection gone, nothing more will happen.
-        let alone = reactor.is_empty();
+        let alone = reactor.len() == usize::from(self.alarm.is_some());
         if self.run.phase.get() == Phase::Measuring && (alone || self.has_enough()) {
             self.arrivals = None;
             self.next_phase(reactor);

@@ -8,8 +8,8 @@ const BUSY: f64 = 0.9;
 const REACHED: f64 = 0.98;
 /// How far the number of requests under way may be from what their rate and times come to.
 const LITTLE: f64 = 0.1;
-/// In milliseconds: later than by the tick of the timers, and of the kernel's time-outs.
-const SENT_LATE_MS: f64 = 3.0;
+/// In milliseconds: later than it takes to be woken, many times over.
+const SENT_LATE_MS: f64 = 1.0;
 
 /// What is looked at.
 #[derive(Debug, Clone, Copy)]

@@ -7,7 +7,8 @@ use c10k::poller::{Interest, Token};
 use c10k::sys::ConnectOptions;
 use c10k::{Reactor, Session};
 
-use super::{Engine, Peer};
+use super::Engine;
+use super::sources::{Peer, Source, peer, peer_mut};
 use crate::Failure;
 use crate::load::checker::Checker;
 
@@ -26,7 +27,7 @@ impl Engine<'_> {
     }
 
     /// Begins connections, up to as many as may be under way, and no sooner than they are due.
-    pub(super) fn connect_more(&mut self, reactor: &mut Reactor<Peer>) -> Result<(), Failure> {
+    pub(super) fn connect_more(&mut self, reactor: &mut Reactor<Source>) -> Result<(), Failure> {
         while self.begun < self.total() && self.under_way() < self.share.connecting_max {
             let due = due_after(self.share.connect_rate, self.begun);
             if due > self.began.elapsed() {
@@ -40,7 +41,7 @@ impl Engine<'_> {
         Ok(())
     }
 
-    fn connect_one(&mut self, reactor: &mut Reactor<Peer>) -> Result<(), Failure> {
+    fn connect_one(&mut self, reactor: &mut Reactor<Source>) -> Result<(), Failure> {
         let number = self.share.connections.start + self.begun;
         self.begun += 1;
         let checker = Checker::new(self.run.clone(), number as u32);
@@ -53,7 +54,7 @@ impl Engine<'_> {
     /// Begins a connection. `None` if it has failed already.
     fn connect(
         &mut self,
-        reactor: &mut Reactor<Peer>,
+        reactor: &mut Reactor<Source>,
         checker: Checker,
     ) -> Result<Option<Token>, Failure> {
         let (source, target) = self.plan.ends_of(u64::from(checker.connection()));
@@ -61,7 +62,7 @@ impl Engine<'_> {
         // What may be unsent is what was asked for. Were it less, neither side might read.
         let session = Session::new(self.framing, checker).pending_max(u32::MAX);
         let begun = reactor.connect(target, &options, self.plan.timeout, INTEREST, |fd| {
-            Connection::new(fd, session, INTEREST, 0)
+            Source::Peer(Connection::new(fd, session, INTEREST, 0))
         });
         match begun {
             Ok(token) => Ok(Some(token)),
@@ -74,8 +75,12 @@ impl Engine<'_> {
     }
 
     /// Begins another connection in the place of one that has sent as much as it was to.
-    pub(super) fn reconnect(&mut self, reactor: &mut Reactor<Peer>, spent: Token) -> Option<Token> {
-        let checker = reactor.source(spent)?.session().service().renewed();
+    pub(super) fn reconnect(
+        &mut self,
+        reactor: &mut Reactor<Source>,
+        spent: Token,
+    ) -> Option<Token> {
+        let checker = peer(reactor, spent)?.session().service().renewed();
         let begun = Instant::now();
         // Any other error than that of connecting is one that the first connections had too.
         let token = self.connect(reactor, checker).ok().flatten()?;
@@ -84,7 +89,7 @@ impl Engine<'_> {
     }
 
     /// It is connected again.
-    pub(super) fn reconnected(&mut self, reactor: &mut Reactor<Peer>, token: Token) {
+    pub(super) fn reconnected(&mut self, reactor: &mut Reactor<Source>, token: Token) {
         if let Some(begun) = self.reconnecting.remove(&token) {
             let took = begun.elapsed().as_nanos() as u64;
             self.reconnects.record(took).expect("it grows");
@@ -97,17 +102,17 @@ impl Engine<'_> {
     }
 
     /// Sends the first request. What is ready is told next, and drives the connection.
-    pub(super) fn probe(&mut self, reactor: &mut Reactor<Peer>, token: Token) {
-        let Some(peer) = reactor.source_mut(token) else { return };
+    pub(super) fn probe(&mut self, reactor: &mut Reactor<Source>, token: Token) {
+        let Some(peer) = peer_mut(reactor, token) else { return };
         self.run.read_clock();
         peer.session_mut().push(Checker::request);
         reactor.set_deadline(token, Instant::now() + self.plan.timeout);
     }
 
     /// Unsets the deadline of a connection whose probe was answered.
-    pub(super) fn probed(&mut self, reactor: &mut Reactor<Peer>, token: Token) {
+    pub(super) fn probed(&mut self, reactor: &mut Reactor<Source>, token: Token) {
         let answered = |peer: &Peer| peer.session().service().outstanding() == 0;
-        if reactor.source(token).is_some_and(answered) {
+        if peer(reactor, token).is_some_and(answered) {
             reactor.clear_deadline(token);
         }
     }

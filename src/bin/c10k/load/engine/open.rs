@@ -1,11 +1,13 @@
 //! An open loop: requests are sent because they are due.
 
-use std::time::{Duration, Instant};
+use std::io;
+use std::time::Instant;
 
 use c10k::Reactor;
-use c10k::poller::{Readiness, Token};
+use c10k::poller::{Interest, Readiness, Token};
 
-use super::{Engine, Peer};
+use super::Engine;
+use super::sources::{Alarm, Source, peer, peer_mut};
 use crate::load::arrivals::Arrivals;
 use crate::load::checker::nanos;
 use crate::load::plan::Plan;
@@ -14,12 +16,20 @@ use crate::load::steps::Steps;
 
 impl Engine<'_> {
     /// Begins an open loop: from here on the requests are due when they are due.
-    pub(super) fn start_open(&mut self, reactor: &mut Reactor<Peer>, schedule: &Schedule) {
+    pub(super) fn start_open(
+        &mut self,
+        reactor: &mut Reactor<Source>,
+        schedule: &Schedule,
+    ) -> io::Result<()> {
         let Plan { ramp, warmup, duration, arrivals, .. } = *self.plan;
         self.ring = self.active();
-        let now = Instant::now();
-        self.timer = Some(reactor.set_timer(now + ramp + warmup));
-        self.sending_since = nanos(now - self.run.began);
+        if self.alarm.is_none() {
+            let alarm = Source::Alarm(Alarm::new()?);
+            self.alarm = Some(reactor.add(alarm, Interest::READ | Interest::EDGE)?);
+        }
+        self.timer = Some(reactor.set_timer(Instant::now() + ramp + warmup));
+        self.run.read_clock();
+        self.sending_since = self.run.now.get();
         let from = self.sending_since.saturating_add(nanos(ramp + warmup));
         self.run.window.set((from, from.saturating_add(nanos(duration))));
         if schedule.0.len() > 1 {
@@ -29,11 +39,13 @@ impl Engine<'_> {
         self.arrivals =
             (part.size > 0.0).then(|| Arrivals::new(schedule.after(ramp, warmup), arrivals, part));
         self.send_due(reactor);
+        Ok(())
     }
 
     /// Sends all requests that are due by now, each on the next connection in turn, and sees to it
-    /// that the loop wakes for the next one.
-    pub(super) fn send_due(&mut self, reactor: &mut Reactor<Peer>) {
+    /// that the loop wakes for the next one. A loop that is busy comes round late, and then there
+    /// are several.
+    pub(super) fn send_due(&mut self, reactor: &mut Reactor<Source>) {
         if self.arrivals.is_none() {
             return;
         }
@@ -41,7 +53,7 @@ impl Engine<'_> {
         let mut touched = Vec::new();
         while let Some((due, token)) = self.take_due(reactor) {
             self.run.is_due(due);
-            let Some(peer) = reactor.source_mut(token) else { continue };
+            let Some(peer) = peer_mut(reactor, token) else { continue };
             let session = peer.session_mut();
             if session.service().may_send() {
                 session.push(|checker, out| checker.request_due(due, out));
@@ -64,28 +76,37 @@ impl Engine<'_> {
     }
 
     /// The next request that is due by now, and who is to send it.
-    fn take_due(&mut self, reactor: &Reactor<Peer>) -> Option<(u64, Token)> {
+    fn take_due(&mut self, reactor: &Reactor<Source>) -> Option<(u64, Token)> {
         let now = self.run.now.get() - self.sending_since;
         let due = self.arrivals.as_mut()?.take_due(now)?;
         let token = next_in_turn(&mut self.ring, &mut self.turn, reactor)?;
         Some((self.sending_since + due, token))
     }
 
-    fn wake_for_next(&mut self, reactor: &mut Reactor<Peer>) {
+    fn wake_for_next(&mut self, reactor: &Reactor<Source>) {
         let due = self.arrivals.as_ref().and_then(Arrivals::next_due);
-        if let (None, Some(due)) = (self.due_timer, due) {
-            let at = self.run.began + Duration::from_nanos(self.sending_since + due);
-            self.due_timer = Some(reactor.set_timer(at));
+        let at = due.map(|due| self.sending_since + due);
+        // Most turns are for replies, and change nothing about when the next one is due.
+        if at != self.alarm_at
+            && let (Some(at), Some(alarm)) = (at, self.alarm)
+            && let Some(Source::Alarm(alarm)) = reactor.source(alarm)
+        {
+            alarm.set(at);
+            self.alarm_at = Some(at);
         }
     }
 }
 
 /// Whose turn it is to send. Connections that are gone lose theirs.
-fn next_in_turn(ring: &mut Vec<Token>, turn: &mut usize, reactor: &Reactor<Peer>) -> Option<Token> {
+fn next_in_turn(
+    ring: &mut Vec<Token>,
+    turn: &mut usize,
+    reactor: &Reactor<Source>,
+) -> Option<Token> {
     while !ring.is_empty() {
         *turn %= ring.len();
         let token = ring[*turn];
-        if reactor.source(token).is_some() {
+        if peer(reactor, token).is_some() {
             *turn += 1;
             return Some(token);
         }
