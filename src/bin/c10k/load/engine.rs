@@ -3,11 +3,11 @@
 mod connecting;
 mod open;
 mod sources;
+mod window;
 
 use std::collections::HashMap;
 use std::io;
 use std::mem;
-use std::process;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -15,10 +15,9 @@ use c10k::connection::{Step, Traffic, Workspace};
 use c10k::poller::{Readiness, Token};
 use c10k::{Handler, Reactor, TimerId};
 use hdrhistogram::Histogram;
-use nix::time::ClockId;
-use nix::unistd::Pid;
 
 use self::sources::{Peer, Source, peer, peer_mut};
+use self::window::Window;
 use super::arrivals::Arrivals;
 use super::checker::{Checker, Phase, Run, nanos};
 use super::measured::{self, Measured};
@@ -26,7 +25,6 @@ use super::plan::{Plan, Share};
 use super::progress::{self, Progress, Stage, Watcher};
 use super::schedule::Schedule;
 use crate::Failure;
-use crate::proc;
 use crate::protocol::AnyFraming;
 
 struct Engine<'a> {
@@ -63,34 +61,6 @@ struct Engine<'a> {
     began: Instant,
     connected_after: Duration,
     window: Window,
-}
-
-/// Clocks at the start of the measured time, and then what has passed on them.
-#[derive(Debug, Clone, Copy, Default)]
-struct Window {
-    start: Option<Instant>,
-    wall: Duration,
-    /// Requests under way, in the mean; and those due and not answered at the end.
-    in_flight_mean: f64,
-    backlog_end: u64,
-    load_cpu: Duration,
-    /// Of the server and its children. `None` if no server was named, or it is not there.
-    server_cpu: Option<Duration>,
-    server_switches: Option<u64>,
-}
-
-impl Window {
-    /// What has passed on each clock from `before` to this.
-    fn since(self, before: Window) -> Window {
-        let cpu = self.server_cpu.zip(before.server_cpu);
-        let switches = self.server_switches.zip(before.server_switches);
-        Window {
-            load_cpu: self.load_cpu.saturating_sub(before.load_cpu),
-            server_cpu: cpu.map(|(now, before)| now.saturating_sub(before)),
-            server_switches: switches.map(|(now, before)| now.saturating_sub(before)),
-            ..self
-        }
-    }
 }
 
 /// One process's share of a load. Its connections stay open until it is dropped.
@@ -344,7 +314,7 @@ impl Engine<'_> {
         match self.run.phase.get() {
             Phase::WarmUp => {
                 // To read the clocks of ten thousand tasks takes a while, which is not measured.
-                self.window = self.clocks();
+                self.window = Window::read(self.plan.server_pid);
                 let now = Instant::now();
                 self.window.start = Some(now);
                 self.run.phase.set(Phase::Measuring);
@@ -357,7 +327,8 @@ impl Engine<'_> {
             }
             Phase::Measuring => {
                 let wall = self.window.start.expect("measuring").elapsed();
-                self.window = Window { wall, ..self.clocks().since(self.window) };
+                let now = Window::read(self.plan.server_pid);
+                self.window = Window { wall, ..now.since(self.window) };
                 self.run.read_clock();
                 let in_flight = Duration::from_nanos(self.run.in_flight_time.get());
                 self.window.in_flight_mean = in_flight.div_duration_f64(self.window.wall);
@@ -369,17 +340,6 @@ impl Engine<'_> {
             }
             Phase::Connecting | Phase::Draining | Phase::Over => self.run.phase.set(Phase::Over),
         }
-    }
-
-    fn clocks(&self) -> Window {
-        // One of its children may have ended since they were listed; the server itself has not.
-        let server_cpu = self.plan.server_pid.and_then(|pid| {
-            let children = proc::family(pid).into_iter().skip(1).filter_map(cpu_time);
-            Some(cpu_time(pid)? + children.sum())
-        });
-        let server_switches = self.plan.server_pid.map(proc::switches);
-        let load_cpu = cpu_time(process::id()).unwrap_or_default();
-        Window { load_cpu, server_cpu, server_switches, ..Window::default() }
     }
 
     /// What was seen since this was last asked.
@@ -422,13 +382,6 @@ impl Engine<'_> {
 fn unanswered(peer: &Peer) -> u64 {
     let checker = peer.session().service();
     (checker.outstanding() + checker.waiting()) as u64
-}
-
-/// The CPU time that a process has used, all threads together (`clock_getcpuclockid(3)`).
-fn cpu_time(pid: u32) -> Option<Duration> {
-    let pid = Pid::from_raw(pid as i32);
-    let clock = ClockId::pid_cpu_clock_id(pid).ok()?;
-    Some(Duration::from(clock.now().ok()?))
 }
 
 impl Handler<Source> for Engine<'_> {
