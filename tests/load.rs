@@ -14,6 +14,7 @@ use std::thread;
 use common::load::{complete, good, load, report, stalling, tampering};
 use common::server::c10k;
 use common::{EPOLL, Server, comes_true, each_model, wait_until};
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -379,6 +380,29 @@ fn workers_that_die_while_they_wait_for_replies_are_not_waited_for() {
     let report: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(report["failures"]["dead_workers"], 2);
     assert_eq!(report["failures"]["lost"], 10);
+}
+
+#[test]
+fn a_worker_that_is_stopped_is_not_waited_for() {
+    let server = Server::start(&EPOLL, &[]);
+    let addr = server.addr().to_string();
+    let args = [&addr, "--workers", "2", "--connections", "20", "--requests", "100"];
+    let times = ["--duration", "100ms", "--warmup", "0ms", "--timeout", "100ms", "--json"];
+    let mut load = Waiting::start(&[&args[..], &times].concat(), 20);
+    let stopped = load.workers()[0];
+    kill(stopped, Signal::SIGSTOP).unwrap();
+    load.go();
+    let (status, text) = load.end();
+    assert_eq!(status, Some(1), "{text}");
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["failures"]["dead_workers"], 1, "{report:#}");
+    let errors = report["failures"]["errors"].as_object().unwrap();
+    assert!(
+        errors.keys().any(|how| how.contains(": killed, since it had not ended")),
+        "{errors:?}"
+    );
+    assert_eq!(report["answered"], 10, "the other one has done its part");
+    assert_eq!(kill(stopped, None), Err(Errno::ESRCH), "it is gone");
 }
 
 #[test]

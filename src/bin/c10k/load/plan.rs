@@ -146,6 +146,24 @@ impl Plan {
         }
     }
 
+    /// How long a process can take at most until its connections are there or have failed.
+    pub(crate) fn connecting_max(&self, number: u64) -> Duration {
+        let share = self.share(number);
+        let connections = share.connections.end - share.connections.start;
+        let paced = share.connect_rate.map_or(0.0, |rate| connections as f64 / rate);
+        // As if each was only just in time, and so was its probe.
+        let in_a_row = connections / share.connecting_max + 1;
+        let each = self.timeout.saturating_mul(if self.probe { 2 } else { 1 });
+        let waiting = each.saturating_mul(u32::try_from(in_a_row).unwrap_or(u32::MAX));
+        Duration::try_from_secs_f64(paced).unwrap_or(Duration::MAX).saturating_add(waiting)
+    }
+
+    /// How long it can take at most from the first request to the end.
+    pub(crate) fn exchanging_max(&self) -> Duration {
+        let Plan { ramp, warmup, duration, timeout, .. } = *self;
+        [ramp, warmup, duration, timeout].into_iter().fold(Duration::ZERO, Duration::saturating_add)
+    }
+
     /// From where to where a connection goes.
     ///
     /// Each pair of source and target has as many as any other, give or take one. A source has a
@@ -269,6 +287,19 @@ pub(crate) mod tests {
         }
         assert_eq!(pairs.len(), 24);
         assert!(pairs.values().all(|n| (41..=42).contains(n)), "{pairs:?}");
+    }
+
+    #[test]
+    fn there_is_a_limit_to_how_long_it_takes() {
+        let ten = plan(&["127.0.0.1:1"], 10);
+        assert_eq!(ten.connecting_max(0).as_secs(), 10);
+        assert_eq!(ten.exchanging_max().as_secs(), 20);
+        let many = Plan { workers: Some(2), ..plan(&["127.0.0.1:1"], 2_560) };
+        assert_eq!(many.connecting_max(1).as_secs(), 110, "128 at a time, ten times, and the rest");
+        let paced = Plan { connect_rate: Some(20), probe: true, ..many };
+        assert_eq!(paced.connecting_max(0).as_secs(), 128 + 220);
+        let slow = Plan { connect_rate: Some(1), timeout: Duration::MAX, ..paced };
+        assert_eq!(slow.connecting_max(0), Duration::MAX);
     }
 
     #[test]

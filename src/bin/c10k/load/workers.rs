@@ -12,7 +12,7 @@ use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use c10k::poller::{Interest, Readiness, Token};
 use c10k::sys::{self, SharedMemory};
@@ -29,6 +29,10 @@ use super::progress::{self, Progress, Stage, Watcher};
 use super::report::Failures;
 use super::schedule::Schedule;
 use crate::Failure;
+
+/// How much longer than the load itself a worker may take to say what came of it: a machine that is
+/// full may have it wait.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// What a worker tells its parent, as JSON, a line each.
 #[derive(Debug, Serialize, Deserialize)]
@@ -66,7 +70,9 @@ impl<'a> Workers<'a> {
         };
         let mut reactor = Reactor::new()?;
         for worker in workers {
-            reactor.add(worker, Interest::READ)?;
+            let most = plan.connecting_max(worker.number);
+            let token = reactor.add(worker, Interest::READ)?;
+            set_limit(&mut reactor, token, most);
         }
         while crew.connecting > 0 {
             crew.turn(&mut reactor, Stage::Connecting, watcher)?;
@@ -366,6 +372,7 @@ impl Crew<'_> {
             let worker = reactor.source_mut(token).expect("just listed");
             // One that is dead is found to be so in the next turn.
             let _ = worker.go.write_all(line.as_bytes());
+            set_limit(reactor, token, self.plan.exchanging_max());
         }
     }
 
@@ -417,6 +424,8 @@ impl Handler<Worker> for Crew<'_> {
             Ok(Some(Said::Connected)) => {
                 worker.connected = true;
                 self.connecting -= 1;
+                // It has nothing to say until it is told to go.
+                reactor.clear_deadline(token);
                 return;
             }
             said => said,
@@ -430,6 +439,21 @@ impl Handler<Worker> for Crew<'_> {
             Ok(Some(Said::Failed(why))) => self.bury(worker, Some(why)),
             _ => self.bury(worker, None),
         }
+    }
+
+    /// A worker was stopped, or is stuck: it is killed, as a stopped one still can be.
+    fn deadline(&mut self, reactor: &mut Reactor<Worker>, token: Token) {
+        let worker = reactor.remove(token).expect("it had a deadline");
+        let late = GRACE.as_secs();
+        let why = format!("killed, since it had not ended {late} s after the last it could take");
+        self.bury(worker, Some(why));
+    }
+}
+
+/// Has a worker killed that has said nothing when it has taken as long as it can, and some more.
+fn set_limit(reactor: &mut Reactor<Worker>, token: Token, most: Duration) {
+    if let Some(at) = Instant::now().checked_add(most.saturating_add(GRACE)) {
+        reactor.set_deadline(token, at);
     }
 }
 
