@@ -1,14 +1,18 @@
 //! The client's side of a session: the service that is "called" with each reply, checks it, and
 //! "answers" with the next request.
 
+mod unordered;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
 use c10k::service::{Outcome, Reply, Service};
 use nix::time::{ClockId, clock_gettime};
 
+use self::unordered::{Matched, Unordered};
 use super::payload::Payload;
 use super::plan::Plan;
 use super::recorder::Recorder;
@@ -29,6 +33,8 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(super) payload: Payload,
+    /// Requests and replies are datagrams.
+    pub(super) udp: bool,
     /// Requests are sent because they are due, not because a reply has come.
     pub(super) open: bool,
     /// How many a connection may have under way. If more are due, they wait.
@@ -63,6 +69,8 @@ pub(crate) struct Run {
     pub(super) backlog_first_half: Cell<u64>,
     /// Nanoseconds that requests have been under way, all of them together.
     pub(super) in_flight_time: Cell<u64>,
+    /// Datagrams that were answered before older ones.
+    pub(super) reordered: Cell<u64>,
     /// Connections that had a reply, and it was right.
     pub(crate) answered: Cell<u64>,
     pub(super) failures: RefCell<Failures>,
@@ -73,6 +81,7 @@ impl Run {
     pub(super) fn new(payload: Payload, plan: &Plan) -> Run {
         Run {
             payload,
+            udp: plan.udp,
             open: plan.schedule.is_some(),
             under_way_max: plan.pipeline.map_or(usize::MAX, |n| n as usize),
             timeout: nanos(plan.timeout),
@@ -91,6 +100,7 @@ impl Run {
             due: Cell::new(0),
             backlog_first_half: Cell::new(0),
             in_flight_time: Cell::new(0),
+            reordered: Cell::new(0),
             answered: Cell::new(0),
             failures: RefCell::default(),
             recorder: RefCell::new(Recorder::new()),
@@ -191,6 +201,8 @@ enum UnderWay {
     Nothing,
     One(u64),
     Many(Box<Queue>),
+    /// Those of datagrams.
+    Unordered(Box<Unordered>),
 }
 
 #[derive(Debug, Default)]
@@ -207,6 +219,7 @@ impl UnderWay {
             UnderWay::Nothing => 0,
             UnderWay::One(_) => 1,
             UnderWay::Many(queue) => queue.sent.len(),
+            UnderWay::Unordered(requests) => requests.len(),
         }
     }
 
@@ -214,6 +227,7 @@ impl UnderWay {
         match self {
             UnderWay::Nothing | UnderWay::One(_) => 0,
             UnderWay::Many(queue) => queue.waiting.len(),
+            UnderWay::Unordered(requests) => requests.waiting.len(),
         }
     }
 
@@ -222,6 +236,7 @@ impl UnderWay {
         match self {
             UnderWay::Nothing if times.due == times.sent => *self = UnderWay::One(times.due),
             UnderWay::Many(queue) => queue.sent.push_back(times),
+            UnderWay::Unordered(requests) => requests.push(times),
             UnderWay::Nothing | UnderWay::One(_) => self.queue().sent.push_back(times),
         }
     }
@@ -230,7 +245,7 @@ impl UnderWay {
     fn queue(&mut self) -> &mut Queue {
         let first = match self {
             &mut UnderWay::One(time) => Some(Times { due: time, sent: time }),
-            UnderWay::Nothing | UnderWay::Many(_) => None,
+            _ => None,
         };
         if !matches!(self, UnderWay::Many(_)) {
             let sent = first.into_iter().collect();
@@ -249,6 +264,14 @@ impl UnderWay {
                 Some(Times { due: time, sent: time })
             }
             UnderWay::Many(queue) => queue.sent.pop_front(),
+            UnderWay::Unordered(_) => unreachable!("none is the next"),
+        }
+    }
+
+    fn wait(&mut self, due: u64) {
+        match self {
+            UnderWay::Unordered(requests) => requests.waiting.push_back(due),
+            _ => self.queue().waiting.push_back(due),
         }
     }
 
@@ -256,6 +279,7 @@ impl UnderWay {
         match self {
             UnderWay::Nothing | UnderWay::One(_) => None,
             UnderWay::Many(queue) => queue.waiting.pop_front(),
+            UnderWay::Unordered(requests) => requests.waiting.pop_front(),
         }
     }
 }
@@ -276,7 +300,10 @@ pub(crate) struct Checker {
 impl Checker {
     pub(crate) fn new(run: Rc<Run>, connection: u32) -> Checker {
         let left = run.churn.unwrap_or(u32::MAX);
-        let under_way = UnderWay::Nothing;
+        let under_way = match run.udp {
+            true => UnderWay::Unordered(Box::default()),
+            false => UnderWay::Nothing,
+        };
         Checker { run, connection, next: 0, left, answered: false, under_way }
     }
 
@@ -349,16 +376,67 @@ impl Checker {
     /// Keeps a request that is due until there are fewer under way.
     pub(super) fn wait(&mut self, due: u64) {
         self.is_given_one();
-        self.under_way.queue().waiting.push_back(due);
+        self.under_way.wait(due);
         bump(&self.run.waiting);
     }
 
     /// In an open loop: writes a request that had to wait for the reply that came just now.
-    fn next_waiting(&mut self, out: &mut Reply<'_>) -> Outcome {
+    pub(super) fn next_waiting(&mut self, out: &mut Reply<'_>) -> Outcome {
         let Some(due) = self.under_way.pop_waiting() else { return Outcome::Silence };
         self.run.waiting.set(self.run.waiting.get() - 1);
         self.write(due, out);
         Outcome::Reply
+    }
+
+    /// Replies to requests of all connections.
+    pub(super) fn replied(&self) -> u64 {
+        self.run.replied.get()
+    }
+
+    /// A datagram could not be sent or received.
+    pub(super) fn failed(&self, error: &io::Error) {
+        let mut failures = self.run.failures.borrow_mut();
+        match error.raw_os_error() {
+            Some(libc::ECONNREFUSED) => failures.unconnected(error),
+            _ => failures.broke(error),
+        }
+    }
+
+    /// Gives up the datagrams that have had no reply within the time-out, and returns how many.
+    pub(super) fn give_up(&mut self) -> u64 {
+        let UnderWay::Unordered(requests) = &mut self.under_way else { return 0 };
+        let sent_before = self.run.now.get().saturating_sub(self.run.timeout);
+        let lost = requests.give_up(self.next, sent_before);
+        self.run.gone.set(self.run.gone.get() + lost);
+        self.run.failures.borrow_mut().lost += lost;
+        lost
+    }
+
+    /// Finds the request that a datagram is the reply to.
+    fn take_unordered(&mut self, reply: &[u8]) -> Option<Times> {
+        let UnderWay::Unordered(requests) = &mut self.under_way else { return None };
+        let payload = &self.run.payload;
+        let answers = |number| payload.answers(self.connection, number, reply);
+        match requests.take(self.next, answers) {
+            Matched::Answers(times, overtook) => {
+                self.run.reordered.set(self.run.reordered.get() + u64::from(overtook));
+                return Some(times);
+            }
+            Matched::TooLate => {
+                let mut failures = self.run.failures.borrow_mut();
+                failures.lost = failures.lost.saturating_sub(1);
+                failures.late += 1;
+            }
+            Matched::Nothing => self.mismatch("a reply to no request", reply),
+        }
+        None
+    }
+
+    fn is_right(&mut self) {
+        if !self.answered {
+            self.answered = true;
+            bump(&self.run.answered);
+        }
     }
 
     #[cold]
@@ -375,18 +453,23 @@ impl Checker {
 impl Service for Checker {
     #[inline]
     fn call(&mut self, reply: &[u8], out: &mut Reply<'_>) -> Outcome {
-        let number = self.next.wrapping_sub(self.under_way.len() as u32);
-        let Some(times) = self.under_way.pop() else {
-            self.mismatch("a reply to no request", reply);
-            return Outcome::Silence;
+        let times = if self.run.udp {
+            let Some(times) = self.take_unordered(reply) else { return Outcome::Silence };
+            self.is_right();
+            times
+        } else {
+            let number = self.next.wrapping_sub(self.under_way.len() as u32);
+            let Some(times) = self.under_way.pop() else {
+                self.mismatch("a reply to no request", reply);
+                return Outcome::Silence;
+            };
+            match self.run.payload.answers(self.connection, number, reply) {
+                true => self.is_right(),
+                false => self.mismatch("not the reply to its request", reply),
+            }
+            times
         };
         bump(&self.run.replied);
-        if !self.run.payload.answers(self.connection, number, reply) {
-            self.mismatch("not the reply to its request", reply);
-        } else if !self.answered {
-            self.answered = true;
-            bump(&self.run.answered);
-        }
         self.run.record(times);
         if self.run.open {
             return self.next_waiting(out);

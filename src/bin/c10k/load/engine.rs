@@ -2,6 +2,7 @@
 
 mod connecting;
 mod open;
+mod peer;
 mod sources;
 mod window;
 
@@ -11,12 +12,13 @@ use std::mem;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use c10k::connection::{Step, Traffic, Workspace};
+use c10k::connection::{Step, Traffic};
 use c10k::poller::{Readiness, Token};
 use c10k::{Handler, Reactor, TimerId};
 use hdrhistogram::Histogram;
 
-use self::sources::{Peer, Source, peer, peer_mut};
+use self::peer::{Peer, Work};
+use self::sources::{Source, peer, peer_mut};
 use self::window::Window;
 use super::arrivals::Arrivals;
 use super::checker::{Checker, Phase, Run, nanos};
@@ -25,14 +27,19 @@ use super::plan::{Plan, Share};
 use super::progress::{self, Progress, Stage, Watcher};
 use super::schedule::Schedule;
 use crate::Failure;
-use crate::protocol::AnyFraming;
+use crate::protocol::{AnyFraming, FramingKind};
+
+/// How often datagrams are looked for that had no reply: ten times within the time-out, but not
+/// much more often than the clock of the loop ticks, and so that the end does not wait for it.
+const GIVE_UP_MIN: Duration = Duration::from_millis(5);
+const GIVE_UP_MAX: Duration = Duration::from_millis(100);
 
 struct Engine<'a> {
     plan: &'a Plan,
     share: Share,
     framing: AnyFraming,
     run: Rc<Run>,
-    work: Workspace,
+    work: Work,
     traffic: Traffic,
     /// Connections begun so far, and those of them that are not established yet.
     begun: u64,
@@ -56,6 +63,8 @@ struct Engine<'a> {
     timer: Option<TimerId>,
     /// Wakes the loop to begin the next connection.
     pace: Option<TimerId>,
+    /// Wakes it to look for datagrams that were not answered.
+    give_up_timer: Option<TimerId>,
     /// Wakes it to tell how far it has got.
     progress_timer: Option<TimerId>,
     began: Instant,
@@ -118,14 +127,14 @@ impl<'a> Load<'a> {
 
 impl<'a> Engine<'a> {
     fn new(plan: &'a Plan, share: Share) -> Engine<'a> {
-        let kind = plan.dialect.framing();
+        let kind = if plan.udp { FramingKind::Chunk } else { plan.dialect.framing() };
         let payload = plan.payload.clone();
         Engine {
             plan,
             share,
             framing: AnyFraming::new(kind, plan.delimiter, u32::MAX),
             run: Rc::new(Run::new(payload, plan)),
-            work: Workspace::new(),
+            work: Work::new(),
             traffic: Traffic::default(),
             begun: 0,
             connecting: 0,
@@ -140,6 +149,7 @@ impl<'a> Engine<'a> {
             alarm_at: None,
             timer: None,
             pace: None,
+            give_up_timer: None,
             progress_timer: None,
             began: Instant::now(),
             connected_after: Duration::ZERO,
@@ -194,6 +204,7 @@ impl Engine<'_> {
         schedule: Option<&Schedule>,
     ) -> io::Result<()> {
         self.run.phase.set(Phase::WarmUp);
+        self.give_up_later(reactor);
         if let Some(schedule) = schedule {
             return self.start_open(reactor, schedule);
         }
@@ -225,8 +236,8 @@ impl Engine<'_> {
         let Some(peer) = peer_mut(reactor, token) else { return };
         self.run.read_clock();
         for _ in 0..self.plan.pipeline.unwrap_or(1) {
-            if peer.session().service().has_more() {
-                peer.session_mut().push(Checker::request);
+            if peer.checker().has_more() {
+                peer.push(Checker::request);
             }
         }
         self.drive(reactor, token, Readiness::NONE);
@@ -235,9 +246,9 @@ impl Engine<'_> {
     fn drive(&mut self, reactor: &mut Reactor<Source>, token: Token, readiness: Readiness) {
         let Some(peer) = peer_mut(reactor, token) else { return };
         let replied = self.run.replied.get();
-        let driven = peer.drive(readiness, 0, &mut self.work, &self.traffic);
+        let driven = peer.drive(readiness, &mut self.work, &self.traffic);
         let idle = self.run.pauses && replied != self.run.replied.get() && {
-            let checker = peer.session().service();
+            let checker = peer.checker();
             checker.outstanding() + checker.waiting() == 0
         };
         match driven {
@@ -265,7 +276,7 @@ impl Engine<'_> {
     fn pause(&mut self, reactor: &mut Reactor<Source>, token: Token) {
         let Some(peer) = peer(reactor, token) else { return };
         let sending = matches!(self.run.phase.get(), Phase::WarmUp | Phase::Measuring);
-        if peer.session().service().is_spent() {
+        if peer.checker().is_spent() {
             // In an open loop another has taken its place already.
             if sending && !self.run.open {
                 self.reconnect(reactor, token);
@@ -276,6 +287,33 @@ impl Engine<'_> {
         } else if sending && let Some(time) = self.plan.think_time {
             reactor.set_deadline(token, Instant::now() + time);
         }
+    }
+
+    /// Datagrams may be lost: nobody sends them again, and they are looked for now and then.
+    fn give_up_later(&mut self, reactor: &mut Reactor<Source>) {
+        if self.plan.udp {
+            let every = (self.plan.timeout / 10).clamp(GIVE_UP_MIN, GIVE_UP_MAX);
+            self.give_up_timer = Some(reactor.set_timer(Instant::now() + every));
+        }
+    }
+
+    /// Gives up those that have had no reply within the time-out, and sends others in their place.
+    fn give_up(&mut self, reactor: &mut Reactor<Source>) {
+        self.run.read_clock();
+        let sending = matches!(self.run.phase.get(), Phase::WarmUp | Phase::Measuring);
+        for token in reactor.tokens().collect::<Vec<_>>() {
+            let Some(peer) = peer_mut(reactor, token) else { continue };
+            for _ in 0..peer.checker_mut().give_up() {
+                if peer.checker().waiting() > 0 {
+                    peer.push(|checker, out| {
+                        checker.next_waiting(out);
+                    });
+                } else if sending && !self.run.open && peer.checker().has_more() {
+                    peer.push(Checker::request);
+                }
+            }
+        }
+        self.give_up_later(reactor);
     }
 
     /// A connection is over: what it had under way will never be answered.
@@ -292,7 +330,7 @@ impl Engine<'_> {
         let Some(peer) = peer(reactor, token).filter(|peer| unanswered(peer) > 0) else {
             return false;
         };
-        let checker = peer.session().service();
+        let checker = peer.checker();
         let (sent, waiting) = (checker.outstanding() as u64, checker.waiting() as u64);
         self.run.gone.set(self.run.gone.get() + sent);
         self.run.waiting.set(self.run.waiting.get() - waiting);
@@ -356,6 +394,7 @@ impl Engine<'_> {
             active: self.active().len() as u64,
             answered: run.answered.get(),
             connecting: self.connected_after,
+            reordered: run.reordered.take(),
             measuring: window.wall,
             requests: run.measured.take(),
             requests_total: run.replied.get(),
@@ -380,7 +419,7 @@ impl Engine<'_> {
 
 /// Requests of a connection that have had no reply.
 fn unanswered(peer: &Peer) -> u64 {
-    let checker = peer.session().service();
+    let checker = peer.checker();
     (checker.outstanding() + checker.waiting()) as u64
 }
 
@@ -432,6 +471,8 @@ impl Handler<Source> for Engine<'_> {
     fn timer(&mut self, reactor: &mut Reactor<Source>, timer: TimerId) {
         if self.timer == Some(timer) {
             self.next_phase(reactor);
+        } else if self.give_up_timer == Some(timer) {
+            self.give_up(reactor);
         } else if self.progress_timer == Some(timer) {
             self.progress_timer = None;
         } else if self.pace == Some(timer) {

@@ -93,16 +93,19 @@ impl Limits {
 
     fn lacking_ports(&self, plan: &Plan) -> Option<String> {
         let ports = self.ports?;
-        let is_tcp = |target: &&Addr| matches!(target, Addr::Tcp(_));
-        // Connections go to all targets alike, whatever they are.
-        let tcp = plan.targets.iter().filter(is_tcp).count() as u64;
-        let targets = plan.targets.len() as u64;
+        let has_ports = plan.targets.iter().any(|target| !matches!(target, Addr::Unix(_)));
+        // Connections go to all targets alike, whatever they are. A port of datagrams is one
+        // socket's, wherever it is connected to (udp(7)).
+        let targets = if plan.udp { 1 } else { plan.targets.len() as u64 };
         let pairs = plan.sources.len().max(1) as u64 * targets;
-        if tcp == 0 || plan.connections <= pairs.saturating_mul(ports) {
+        if !has_ports || plan.connections <= pairs.saturating_mul(ports) {
             return None;
         }
         let needed = plan.connections.div_ceil(ports.max(1));
-        let loopback = |target: &Addr| matches!(target, Addr::Tcp(addr) if addr.ip().is_loopback() && addr.is_ipv4());
+        let loopback = |target: &Addr| match target {
+            Addr::Tcp(addr) | Addr::Udp(addr) => addr.is_ipv4() && addr.ip().is_loopback(),
+            Addr::Unix(_) => false,
+        };
         let example = match plan.targets.iter().all(loopback) {
             true => "--source 127.1.0.0/24",
             false => "--source ADDR,ADDR or more targets",

@@ -13,6 +13,8 @@ pub(super) struct Measured {
     pub(super) connected: u64,
     pub(super) active: u64,
     pub(super) answered: u64,
+    /// Datagrams that were answered before older ones.
+    pub(super) reordered: u64,
     /// From the first connect to the last one established.
     pub(super) connecting: Duration,
     pub(super) measuring: Duration,
@@ -109,6 +111,7 @@ impl Measured {
         self.connected += other.connected;
         self.active += other.active;
         self.answered += other.answered;
+        self.reordered += other.reordered;
         self.connecting = self.connecting.max(other.connecting);
         self.measuring = self.measuring.max(other.measuring);
         self.requests += other.requests;

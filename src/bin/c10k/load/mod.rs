@@ -27,6 +27,8 @@ use std::io::{self, Write};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use c10k::Addr;
+
 use self::engine::Load;
 use self::limits::Limits;
 use self::measured::Measured;
@@ -51,6 +53,7 @@ use crate::units;
   c10k load 127.0.0.1:7000 --connections 10k --active 50 --json
   c10k load 127.0.0.1:7000 --connections 100 --pipeline 32 --size 512
   c10k load 127.0.0.1:6379 --protocol raw --message 'PING\\r\\n'
+  c10k load 127.0.0.1:7000 --udp --rate 20k --timeout 200ms
   c10k load 127.0.0.1:7000 --churn 10 --think-time 5ms --ramp 2s --size 64..1KiB
   c10k load 127.0.0.1:7000 --find-rate 'p99<5ms' --duration 5s
   c10k load 127.0.0.1:7000 --rate 5k --fail-if 'p99>5ms' --fail-if 'errors>0'
@@ -70,6 +73,9 @@ pub(crate) struct Args {
     /// How many of them send; the others stay open and idle [default: all]
     #[arg(long, value_name = "M", value_parser = units::some)]
     active: Option<u64>,
+    /// Send datagrams: a connection is a socket, each message a datagram, and the reply is one
+    #[arg(long)]
+    udp: bool,
     /// Share the load out over N processes, for more connections than one may have or one CPU can
     /// keep busy [default: this process does it]
     #[arg(long, value_name = "N", value_parser = units::some)]
@@ -143,9 +149,10 @@ pub(crate) struct Args {
     /// What the server puts before each reply of echo
     #[arg(long, value_name = "TEXT", default_value = "")]
     prefix: String,
-    /// How long to wait for a connection, and at the end for the last replies
-    #[arg(long, value_name = "DUR", default_value = "10s", value_parser = units::duration)]
-    timeout: Duration,
+    /// How long to wait for a connection, and at the end for the last replies; how long until a
+    /// datagram is lost [default: 10s; with --udp 1s]
+    #[arg(long, value_name = "DUR", value_parser = units::duration)]
+    timeout: Option<Duration>,
     /// Exit with status 1 if this holds, such as p99>5ms, service_p99>1ms, errors>0, rps<10k; may
     /// be given many times
     #[arg(long, value_name = "CONDITION")]
@@ -166,6 +173,10 @@ pub(crate) struct Args {
 /// More than that is a mistake: it is for one in each CPU, or one for as many descriptors as a
 /// process may have.
 const WORKERS_MAX: u64 = 1_000;
+
+/// How long to wait where nothing is said: for a connection or for the end, and for a datagram.
+const TIMEOUT: Duration = Duration::from_secs(10);
+const UDP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Requests of a connection are counted in 32 bits, with its probe.
 const REQUESTS_EACH_MAX: u64 = u32::MAX as u64 - 1;
@@ -192,8 +203,13 @@ impl Args {
         if self.find_rate.is_some() {
             schedule = Some(Schedule::steady(search::FIRST_RATE, self.duration));
         }
+        let timeout = self.timeout.unwrap_or(match self.udp {
+            true => UDP_TIMEOUT,
+            false => TIMEOUT,
+        });
         let plan = Plan {
-            targets: plan::targets(&self.addrs, self.timeout)?,
+            udp: self.udp,
+            targets: self.targets(timeout)?,
             sources,
             connections: self.connections,
             active: self.active,
@@ -211,7 +227,7 @@ impl Args {
             warmup: self.warmup,
             duration: schedule.as_ref().map_or(self.duration, Schedule::duration),
             schedule,
-            timeout: self.timeout,
+            timeout,
             dialect: self.protocol,
             delimiter: self.delimiter,
             payload: self.payload()?,
@@ -223,6 +239,18 @@ impl Args {
 }
 
 impl Args {
+    fn targets(&self, timeout: Duration) -> Result<Vec<Addr>, Failure> {
+        let targets = plan::targets(&self.addrs, timeout)?;
+        if !self.udp {
+            return Ok(targets);
+        }
+        let datagrams = |target: &Addr| {
+            let why = "--udp is for IP addresses, and not for the path of a unix socket";
+            target.udp().ok_or_else(|| Failure::Cannot(why.to_owned()))
+        };
+        targets.iter().map(datagrams).collect()
+    }
+
     fn payload(&self) -> Result<Payload, Failure> {
         let cannot = |why: &str| Err(Failure::Cannot(why.to_owned()));
         let payload = match (self.protocol, self.message.clone()) {

@@ -19,6 +19,8 @@ const CONNECTING_MAX: u64 = 256;
 /// A load, all of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
+    /// Requests and replies are datagrams: so are the targets.
+    pub(crate) udp: bool,
     /// Where to connect to; at least one, and none twice.
     pub(crate) targets: Vec<Addr>,
     /// Where to connect from; with none, from where the kernel chooses.
@@ -52,7 +54,7 @@ pub(crate) struct Plan {
     pub(crate) warmup: Duration,
     /// How long to measure: as long as the schedule, if there is one.
     pub(crate) duration: Duration,
-    /// For a connection, and at the end for the last replies.
+    /// For a connection, for the reply to a datagram, and at the end for the last replies.
     pub(crate) timeout: Duration,
     pub(crate) dialect: Dialect,
     pub(crate) delimiter: u8,
@@ -84,6 +86,7 @@ impl Plan {
     /// One request of 64 bytes under way on each connection, for ten seconds, by one process.
     pub(crate) fn new(targets: Vec<Addr>, connections: u64) -> Plan {
         Plan {
+            udp: false,
             targets,
             sources: Vec::new(),
             connections,

@@ -26,6 +26,9 @@ pub(crate) struct Report {
     pub(crate) active: u64,
     /// Connections that had a reply, and it was right.
     pub(crate) answered: u64,
+    /// Datagrams that were answered before older ones of their socket; `None` for streams, which
+    /// keep their order.
+    pub(crate) reordered: Option<u64>,
     /// Requests under way on each connection; in an open loop the most of them, if limited.
     pub(crate) pipeline: Option<u64>,
     /// Requests in a second that were due, if it was an open loop.
@@ -173,7 +176,7 @@ impl fmt::Display for Latency {
 /// What went wrong, each kind counted apart, over the whole run.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Failures {
-    /// Connections that nobody listened for (ECONNREFUSED).
+    /// Connections that nobody listened for (ECONNREFUSED); over datagrams, how often that was said.
     pub(crate) refused: u64,
     /// Connections that could not be made for other reasons.
     pub(crate) not_connected: u64,
@@ -181,7 +184,7 @@ pub(crate) struct Failures {
     pub(crate) mismatched: u64,
     /// Replies that came later than the time-out after their requests were due.
     pub(crate) late: u64,
-    /// Requests that never had a reply.
+    /// Requests that never had a reply; over datagrams, none within the time-out.
     pub(crate) lost: u64,
     /// Connections that the server closed.
     pub(crate) closed_by_server: u64,
@@ -278,6 +281,7 @@ impl Report {
             connected: measured.connected,
             active: measured.active,
             answered: measured.answered,
+            reordered: plan.udp.then_some(measured.reordered),
             pipeline: plan.pipeline,
             target_per_s: plan.schedule.as_ref().map(target),
             seed: (plan.arrivals == arrivals::Kind::Poisson).then_some(plan.seed),
@@ -397,6 +401,9 @@ impl fmt::Display for Report {
         writeln!(f, "under way    {:.1} requests in the mean", self.in_flight_mean)?;
         let failures = &self.failures;
         writeln!(f, "failures     {failures}")?;
+        if let Some(reordered) = self.reordered {
+            writeln!(f, "reordered    {reordered} datagrams")?;
+        }
         for (error, count) in &failures.errors {
             writeln!(f, "             {count} x {error}")?;
         }

@@ -47,6 +47,7 @@ pub(super) struct Verdict {
 impl Verdict {
     pub(super) fn of(seen: &Evidence) -> Verdict {
         let mut verdict = Verdict::default();
+        verdict.invalid.extend(seen.nothing());
         verdict.invalid.extend(seen.bottleneck());
         verdict.invalid.extend(seen.short_of_rate());
         verdict.invalid.extend(seen.backlog());
@@ -65,6 +66,10 @@ impl Verdict {
 }
 
 impl Evidence {
+    fn nothing(&self) -> Option<String> {
+        (self.requests == 0).then(|| "no request was answered".to_owned())
+    }
+
     fn bottleneck(&self) -> Option<String> {
         if self.load_cpu_busy <= BUSY || self.server_cpu_busy.is_some_and(|busy| busy >= BUSY) {
             return None;

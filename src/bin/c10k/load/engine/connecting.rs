@@ -2,17 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use c10k::connection::Connection;
-use c10k::poller::{Interest, Token};
+use c10k::poller::Token;
 use c10k::sys::ConnectOptions;
 use c10k::{Reactor, Session};
 
 use super::Engine;
-use super::sources::{Peer, Source, peer, peer_mut};
+use super::peer::{INTEREST, Peer};
+use super::sources::{Source, peer, peer_mut};
 use crate::Failure;
 use crate::load::checker::Checker;
-
-const INTEREST: Interest = Interest::READ.union(Interest::WRITE).union(Interest::EDGE);
 
 impl Engine<'_> {
     pub(super) fn total(&self) -> u64 {
@@ -62,7 +60,7 @@ impl Engine<'_> {
         // What may be unsent is what was asked for. Were it less, neither side might read.
         let session = Session::new(self.framing, checker).pending_max(u32::MAX);
         let begun = reactor.connect(target, &options, self.plan.timeout, INTEREST, |fd| {
-            Source::Peer(Connection::new(fd, session, INTEREST, 0))
+            Source::Peer(Peer::new(target, fd, session))
         });
         match begun {
             Ok(token) => Ok(Some(token)),
@@ -80,7 +78,7 @@ impl Engine<'_> {
         reactor: &mut Reactor<Source>,
         spent: Token,
     ) -> Option<Token> {
-        let checker = peer(reactor, spent)?.session().service().renewed();
+        let checker = peer(reactor, spent)?.checker().renewed();
         let begun = Instant::now();
         // Any other error than that of connecting is one that the first connections had too.
         let token = self.connect(reactor, checker).ok().flatten()?;
@@ -105,13 +103,13 @@ impl Engine<'_> {
     pub(super) fn probe(&mut self, reactor: &mut Reactor<Source>, token: Token) {
         let Some(peer) = peer_mut(reactor, token) else { return };
         self.run.read_clock();
-        peer.session_mut().push(Checker::request);
+        peer.push(Checker::request);
         reactor.set_deadline(token, Instant::now() + self.plan.timeout);
     }
 
     /// Unsets the deadline of a connection whose probe was answered.
     pub(super) fn probed(&mut self, reactor: &mut Reactor<Source>, token: Token) {
-        let answered = |peer: &Peer| peer.session().service().outstanding() == 0;
+        let answered = |peer: &Peer| peer.checker().outstanding() == 0;
         if peer(reactor, token).is_some_and(answered) {
             reactor.clear_deadline(token);
         }

@@ -54,17 +54,16 @@ impl Engine<'_> {
         while let Some((due, token)) = self.take_due(reactor) {
             self.run.is_due(due);
             let Some(peer) = peer_mut(reactor, token) else { continue };
-            let session = peer.session_mut();
-            if session.service().may_send() {
-                session.push(|checker, out| checker.request_due(due, out));
+            if peer.checker().may_send() {
+                peer.push(|checker, out| checker.request_due(due, out));
                 // With few connections, what is due on one of them is sent at once.
                 if touched.last() != Some(&token) {
                     touched.push(token);
                 }
             } else {
-                session.service_mut().wait(due);
+                peer.checker_mut().wait(due);
             }
-            if session.service().is_spent() {
+            if peer.checker().is_spent() {
                 // What it still has under way is answered there; the next one is sent on another.
                 self.ring[self.turn - 1] = self.reconnect(reactor, token).unwrap_or(token);
             }

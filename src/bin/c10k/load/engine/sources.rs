@@ -5,15 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use c10k::Reactor;
-use c10k::connection::Connection;
 use c10k::poller::Token;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
-use crate::load::checker::Checker;
-use crate::protocol::AnyFraming;
-
-pub(super) type Peer = Connection<AnyFraming, Checker>;
+use super::peer::Peer;
 
 #[derive(Debug)]
 pub(in crate::load) enum Source {

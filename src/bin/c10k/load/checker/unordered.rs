@@ -1,0 +1,145 @@
+//! Requests whose replies may come in any order, or never.
+
+use std::collections::VecDeque;
+
+use super::Times;
+
+/// How many requests that were given up are remembered, so that their replies are known as late.
+const GIVEN_UP_MAX: usize = 1_024;
+
+/// The requests of a socket of datagrams.
+///
+/// ```text
+///             first                    next
+///   given up  |  sent    -    sent     |
+///                        answered
+/// ```
+///
+/// What is before `first` is answered or given up; of those between, some are answered already.
+#[derive(Debug, Default)]
+pub(super) struct Unordered {
+    sent: VecDeque<Option<Times>>,
+    /// How many of those have had no reply.
+    under_way: usize,
+    /// When those were due that are not sent yet.
+    pub(super) waiting: VecDeque<u64>,
+    given_up: VecDeque<u32>,
+}
+
+/// What a reply is the reply to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Matched {
+    /// A request under way; and whether it was answered before an older one.
+    Answers(Times, bool),
+    /// One that was given up.
+    TooLate,
+    Nothing,
+}
+
+impl Unordered {
+    pub(super) fn len(&self) -> usize {
+        self.under_way
+    }
+
+    pub(super) fn push(&mut self, times: Times) {
+        self.sent.push_back(Some(times));
+        self.under_way += 1;
+    }
+
+    /// Finds the request that was answered, the oldest first; `next` is the number of the next one
+    /// to be sent.
+    pub(super) fn take(&mut self, next: u32, answers: impl Fn(u32) -> bool) -> Matched {
+        let first = next.wrapping_sub(self.sent.len() as u32);
+        let number = |at: usize| first.wrapping_add(at as u32);
+        let found = (0..self.sent.len()).find(|&at| self.sent[at].is_some() && answers(number(at)));
+        if let Some(at) = found {
+            let times = self.sent[at].take().expect("just looked");
+            self.under_way -= 1;
+            let overtook = self.sent.range(..at).any(Option::is_some);
+            self.forget_answered();
+            return Matched::Answers(times, overtook);
+        }
+        match self.given_up.iter().position(|&number| answers(number)) {
+            Some(at) => {
+                self.given_up.remove(at);
+                Matched::TooLate
+            }
+            None => Matched::Nothing,
+        }
+    }
+
+    /// Gives up those that were sent before this time, and returns how many.
+    pub(super) fn give_up(&mut self, next: u32, sent_before: u64) -> u64 {
+        let mut given_up = 0;
+        while let Some(Some(times)) = self.sent.front()
+            && times.sent < sent_before
+        {
+            let number = next.wrapping_sub(self.sent.len() as u32);
+            self.sent.pop_front();
+            self.under_way -= 1;
+            self.given_up.truncate(GIVEN_UP_MAX - 1);
+            self.given_up.push_front(number);
+            given_up += 1;
+            self.forget_answered();
+        }
+        given_up
+    }
+
+    fn forget_answered(&mut self) {
+        while let Some(None) = self.sent.front() {
+            self.sent.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn times(sent: u64) -> Times {
+        Times { due: sent, sent }
+    }
+
+    #[test]
+    fn replies_come_in_any_order_once() {
+        let mut requests = Unordered::default();
+        // Numbers 10 to 14, sent at times 0 to 4.
+        (0..5).for_each(|time| requests.push(times(time)));
+        let mut take = |number| requests.take(15, |other| other == number);
+        assert_eq!(take(10), Matched::Answers(times(0), false));
+        assert_eq!(take(13), Matched::Answers(times(3), true));
+        assert_eq!(take(13), Matched::Nothing);
+        assert_eq!(take(15), Matched::Nothing, "not sent yet");
+        assert_eq!(take(11), Matched::Answers(times(1), false));
+        assert_eq!(take(12), Matched::Answers(times(2), false));
+        assert_eq!(take(14), Matched::Answers(times(4), false));
+        assert_eq!((requests.len(), requests.sent.len()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_given_up_may_still_come_once() {
+        let mut requests = Unordered::default();
+        (0..5).for_each(|time| requests.push(times(time)));
+        assert_eq!(requests.take(5, |number| number == 1), Matched::Answers(times(1), true));
+        assert_eq!(requests.give_up(5, 3), 2, "numbers 0 and 2");
+        assert_eq!((requests.len(), requests.give_up(5, 3)), (2, 0));
+        assert_eq!(requests.take(5, |number| number == 2), Matched::TooLate);
+        assert_eq!(requests.take(5, |number| number == 2), Matched::Nothing);
+        assert_eq!(requests.take(5, |number| number == 1), Matched::Nothing, "it was answered");
+        assert_eq!(requests.take(5, |number| number == 3), Matched::Answers(times(3), false));
+        assert_eq!(requests.give_up(5, u64::MAX), 1);
+        assert_eq!((requests.len(), requests.sent.len()), (0, 0));
+    }
+
+    #[test]
+    fn no_more_is_remembered_than_there_is_room_for() {
+        let mut requests = Unordered::default();
+        for next in 1..5_000_u32 {
+            requests.push(times(0));
+            assert_eq!(requests.give_up(next, 1), 1);
+        }
+        assert_eq!(requests.given_up.len(), GIVEN_UP_MAX);
+        assert_eq!(requests.take(5_000, |number| number == 4_000), Matched::TooLate);
+        assert_eq!(requests.take(5_000, |number| number == 3_000), Matched::Nothing);
+    }
+}
