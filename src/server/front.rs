@@ -2,15 +2,15 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::datagrams::{Bound, Desk, OwnAddrs, Socket};
+use super::datagrams::{Desk, OwnAddrs, Socket};
+use super::serve::{Loop, Serve, Source, Sources};
 use super::{Config, Listener, Shared};
 use crate::poller::{Interest, Poller, Readiness, Token};
-use crate::service::Service;
-use crate::{Handler, Reactor, Signals, TimerId, sys};
+use crate::{Handler, Reactor, TimerId, sys};
 
 /// How many connections one listener accepts in a turn, so that a flood of newcomers leaves time
 /// for those who are in.
@@ -28,71 +28,6 @@ const LAST_ACCEPTS: usize = 65_536;
 /// How many batches of datagrams one socket serves when it stops: as many as fit its receive
 /// buffer, and not as many as a flood may bring meanwhile.
 const LAST_BATCHES: usize = 64;
-
-/// What the loop of a server waits for.
-#[derive(Debug)]
-pub(crate) enum Source<C, S> {
-    Connection(C),
-    Listener(Box<Listener>),
-    Datagrams(Box<Socket<S>>),
-    Signals(Box<Signals>),
-}
-
-impl<C: AsFd, S> AsFd for Source<C, S> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Source::Connection(connection) => connection.as_fd(),
-            Source::Listener(listener) => listener.as_fd(),
-            Source::Datagrams(socket) => socket.as_fd(),
-            Source::Signals(signals) => signals.as_fd(),
-        }
-    }
-}
-
-/// A way to serve the connections that the front accepts.
-pub(crate) trait Serve<P: Poller>: Sized {
-    /// What stands for a connection in the loop, if the loop is what serves it.
-    type Connection: AsFd;
-
-    /// What answers requests.
-    type Service: Service;
-
-    /// Whether accepted sockets are non-blocking.
-    const NONBLOCKING: bool;
-
-    /// A new service.
-    fn service(&self) -> Self::Service;
-
-    /// Takes in a new connection. On an error it is refused, and the cause was counted.
-    fn admit(&mut self, reactor: &mut Loop<Self, P>, fd: OwnedFd) -> io::Result<()>;
-
-    /// A connection is ready.
-    fn ready(&mut self, reactor: &mut Loop<Self, P>, token: Token, readiness: Readiness);
-
-    /// The deadline of a connection has passed.
-    fn deadline(&mut self, reactor: &mut Loop<Self, P>, token: Token);
-
-    /// No more connections will come: answers what was received, then ends each.
-    fn drain(&mut self, reactor: &mut Loop<Self, P>);
-
-    /// The time to drain is over: ends each connection at once.
-    fn cut_off(&mut self, reactor: &mut Loop<Self, P>);
-
-    /// SIGCHLD came, which a model with child processes has the server receive.
-    fn children_ended(&mut self) {}
-}
-
-/// The loop of a server.
-pub(crate) type Loop<V, P> =
-    Reactor<Source<<V as Serve<P>>::Connection, <V as Serve<P>>::Service>, P>;
-
-/// What the loop of a server is given to wait for.
-#[derive(Debug)]
-pub(crate) struct Sources {
-    pub(crate) listeners: Vec<Listener>,
-    pub(crate) datagrams: Vec<Bound>,
-    pub(crate) signals: Option<Signals>,
-}
 
 /// What one accept came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -36,6 +36,7 @@ mod datagrams;
 mod front;
 mod handle;
 mod listener;
+mod serve;
 mod tally;
 mod workers;
 
@@ -50,9 +51,10 @@ pub use crate::models::{Model, Trigger};
 
 pub(crate) use self::builder::Protocol;
 pub(crate) use self::counters::Counters;
-pub(crate) use self::front::{Front, Serve, Source, Sources};
+pub(crate) use self::front::Front;
 pub(crate) use self::handle::Shared;
 pub(crate) use self::listener::Listener;
+pub(crate) use self::serve::{Serve, Source, Sources};
 pub(crate) use self::tally::Tally;
 
 use nix::sys::signal::Signal;
