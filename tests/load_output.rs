@@ -4,7 +4,9 @@
 
 mod common;
 
+use std::fs;
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -139,6 +141,26 @@ fn a_log_that_cannot_be_written_is_known_before_the_load() {
 
     let output = c10k(&["load", &addr, "--series"]).output().unwrap();
     assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "it needs --json");
+}
+
+#[test]
+fn a_load_that_cannot_start_leaves_its_log_as_it_was() {
+    let (new, old) = (scratch("new.hlog"), scratch("old.hlog"));
+    let _ = fs::remove_file(&new);
+    fs::write(&old, "another load").unwrap();
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    for log in [&new, &old] {
+        let output = c10k(&["load", &gone, "--hdr", log.to_str().unwrap()]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+    }
+    assert!(!new.exists());
+    assert_eq!(fs::read_to_string(&old).unwrap(), "another load");
+
+    // What is written to it is all that is in it then.
+    fs::write(&old, "x".repeat(1 << 20)).unwrap();
+    load(&[&THOUSAND[..], &["--hdr", old.to_str().unwrap()]].concat());
+    let merged = c10k(&["merge", old.to_str().unwrap()]).output().unwrap();
+    assert_eq!(merged.status.code(), Some(0));
 }
 
 #[test]

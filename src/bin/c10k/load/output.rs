@@ -1,8 +1,8 @@
 //! What is told of a load: how it goes, a summary or JSON at the end, and a log of latencies.
 
-use std::fs::File;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -44,11 +44,54 @@ struct Json<'a> {
     series: Option<Vec<series::Row>>,
 }
 
+/// The file of a log, open. If nothing is written to it, it is left as it was found.
+#[derive(Debug)]
+struct Log {
+    path: PathBuf,
+    file: File,
+    /// It was not there before, and nothing was written to it.
+    new: bool,
+}
+
+impl Log {
+    fn open(path: PathBuf) -> io::Result<Log> {
+        let new = !path.exists();
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
+        Ok(Log { path, file, new })
+    }
+
+    fn write(
+        &mut self,
+        write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.new = false;
+        // A pipe has no length.
+        if self.file.metadata()?.is_file() {
+            self.file.set_len(0)?;
+        }
+        let mut log = BufWriter::new(&self.file);
+        write(&mut log)?;
+        log.flush()
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if self.new {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn cannot(path: &Path, error: &io::Error) -> Failure {
+    Failure::Cannot(format!("{}: {error}", path.display()))
+}
+
 /// The places, open.
 #[derive(Debug)]
 pub(super) struct Output {
     args: Args,
-    hdr: Option<(PathBuf, File)>,
+    hdr: Option<Log>,
     live: Live,
     /// From when all is connected to when measuring begins.
     warmup: Duration,
@@ -59,10 +102,8 @@ pub(super) struct Output {
 impl Output {
     /// Opens them: what cannot be written is to be known before the load, not after it.
     pub(super) fn open(mut args: Args, plan: &Plan) -> Result<Output, Failure> {
-        let hdr = args.hdr.take().map(|path| match File::create(&path) {
-            Ok(file) => Ok((path, file)),
-            Err(error) => Err(Failure::Cannot(format!("{}: {error}", path.display()))),
-        });
+        let open = |path: PathBuf| Log::open(path.clone()).map_err(|error| cannot(&path, &error));
+        let hdr = args.hdr.take().map(open);
         let warmup = if plan.requests_each.is_some() { Duration::ZERO } else { plan.warmup };
         let (hdr, live) = (hdr.transpose()?, Live::new(plan.connections, args.progress));
         Ok(Output { args, hdr, live, warmup, began: Duration::ZERO })
@@ -92,11 +133,10 @@ impl Output {
         } else {
             write!(stdout, "{report}\n{}", bars(&series::histogram(series)))?;
         }
-        if let Some((path, file)) = self.hdr {
-            let mut log = BufWriter::new(file);
-            hdr::write(&series::intervals(series, *measured_s, self.began), &mut log)
-                .and_then(|()| log.flush())
-                .map_err(|error| Failure::Cannot(format!("{}: {error}", path.display())))?;
+        if let Some(mut log) = self.hdr {
+            let intervals = series::intervals(series, *measured_s, self.began);
+            log.write(|file| hdr::write(&intervals, file))
+                .map_err(|error| cannot(&log.path, &error))?;
         }
         Ok(())
     }
