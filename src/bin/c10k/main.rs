@@ -28,18 +28,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Serves echo or sum, with an event loop or a thread per connection
+    // What each does is told at its arguments: said here, it would hide what is said there.
     Serve(serve::Args),
-    /// Sends messages to a server and prints the replies
     Client(client::Args),
-    /// Loads a server with many connections and checks every reply
     Load(Box<load::Args>),
     Merge(merge::Args),
-    /// Runs every model under the same load and prints one table
     Race(race::Args),
-    /// Shows a fact about sockets or epoll on this machine's own kernel
     Lab(lab::Args),
-    /// Holds a million connections on this machine, each of them answered
     Million(million::Args),
 }
 

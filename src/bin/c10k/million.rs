@@ -19,6 +19,8 @@ use crate::proc::{self, CpuTime, Memory};
 use crate::units::{self, grouped};
 use crate::{Failure, child};
 
+/// Holds a million connections on this machine, each of them answered
+///
 /// Opens a million connections between server and load processes on this machine, has each one
 /// answered while it is opened and again when all are there, and says what they took.
 ///

@@ -12,6 +12,8 @@ use crate::Failure;
 use crate::protocol::{AnyFraming, FramingKind, Protocol};
 use crate::units;
 
+/// Serves echo or sum, with an event loop or a thread per connection
+///
 /// Serves until SIGINT or SIGTERM, then finishes what it has received and prints one line.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:

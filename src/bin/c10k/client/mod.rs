@@ -16,6 +16,8 @@ use crate::Failure;
 use crate::protocol::Protocol;
 use crate::units;
 
+/// Sends messages to a server and prints the replies
+///
 /// Sends each message and prints its reply. Without messages, reads them from standard input, a
 /// line each, until its end or `q`.
 #[derive(Debug, clap::Args)]

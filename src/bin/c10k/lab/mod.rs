@@ -28,6 +28,10 @@ use crate::Failure;
 /// How long one lab may take when all are run. None takes a fifth of it.
 const SECONDS_MAX: u32 = 60;
 
+/// Shows a fact about sockets or epoll on this machine's own kernel
+///
+/// Runs an experiment: shows each system call, what the kernel reports, and whether what it claims
+/// was seen. Loopback only; it leaves nothing behind.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:\n  c10k lab                  list the labs\n  \
     c10k lab four-tuple       run one\n  c10k lab --all            run them all\n\n\

@@ -36,7 +36,7 @@ pub(crate) struct Run {
     /// Requests and replies are datagrams.
     pub(super) udp: bool,
     /// Requests are sent because they are due, not because a reply has come.
-    pub(super) open: bool,
+    pub(super) open: Cell<bool>,
     /// How many a connection may have under way. If more are due, they wait.
     pub(super) under_way_max: usize,
     /// A reply that comes later than this is late, in nanoseconds.
@@ -82,7 +82,7 @@ impl Run {
         Run {
             payload,
             udp: plan.udp,
-            open: plan.schedule.is_some(),
+            open: Cell::new(plan.schedule.is_some()),
             under_way_max: plan.pipeline.map_or(usize::MAX, |n| n as usize),
             timeout: nanos(plan.timeout),
             churn: plan.churn,
@@ -144,11 +144,11 @@ impl Run {
         if latency > self.timeout {
             self.failures.borrow_mut().late += 1;
         }
-        let measuring = self.phase.get() == Phase::Measuring;
+        let (open, measuring) = (self.open.get(), self.phase.get() == Phase::Measuring);
         if measuring {
             bump(&self.measured);
         }
-        if self.open
+        if open
             && measuring
             && let Some(steps) = &mut self.recorder.borrow_mut().steps
         {
@@ -156,13 +156,13 @@ impl Run {
         }
         // In an open loop every request that was due is accounted for, however late its reply.
         let (from, until) = self.window.get();
-        if (self.open && (from..until).contains(&times.due)) || (!self.open && measuring) {
+        if (open && (from..until).contains(&times.due)) || (!open && measuring) {
             let mut recorder = self.recorder.borrow_mut();
             if recorder.is_due(now) {
                 recorder.roll(now, self.failures.borrow().total());
             }
             recorder.record(latency);
-            if self.open {
+            if open {
                 recorder.record_service(now - times.sent);
                 if let Some(steps) = &mut recorder.steps {
                     steps.record(times.due, latency);
@@ -471,7 +471,7 @@ impl Service for Checker {
         };
         bump(&self.run.replied);
         self.run.record(times);
-        if self.run.open {
+        if self.run.open.get() {
             return self.next_waiting(out);
         }
         if !matches!(self.run.phase.get(), Phase::WarmUp | Phase::Measuring) {

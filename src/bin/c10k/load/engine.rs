@@ -116,6 +116,11 @@ impl<'a> Load<'a> {
         Ok(engine.measured(reactor))
     }
 
+    /// Says how many of the connections are to send in the next exchange.
+    pub(super) fn set_active(&mut self, active: u64) {
+        self.engine.share.active = active;
+    }
+
     /// Closes the connections that have not answered everything: what they were sent was counted
     /// as lost, and must not be answered in the next exchange.
     pub(super) fn close_unanswered(&mut self) {
@@ -204,6 +209,8 @@ impl Engine<'_> {
         schedule: Option<&Schedule>,
     ) -> io::Result<()> {
         self.run.phase.set(Phase::WarmUp);
+        self.run.open.set(schedule.is_some());
+        self.arrivals = None;
         self.give_up_later(reactor);
         if let Some(schedule) = schedule {
             return self.start_open(reactor, schedule);
@@ -278,10 +285,10 @@ impl Engine<'_> {
         let sending = matches!(self.run.phase.get(), Phase::WarmUp | Phase::Measuring);
         if peer.checker().is_spent() {
             // In an open loop another has taken its place already.
-            if sending && !self.run.open {
+            if sending && !self.run.open.get() {
                 self.reconnect(reactor, token);
             }
-            if sending || self.run.open {
+            if sending || self.run.open.get() {
                 reactor.close(token);
             }
         } else if sending && let Some(time) = self.plan.think_time {
@@ -308,7 +315,7 @@ impl Engine<'_> {
                     peer.push(|checker, out| {
                         checker.next_waiting(out);
                     });
-                } else if sending && !self.run.open && peer.checker().has_more() {
+                } else if sending && !self.run.open.get() && peer.checker().has_more() {
                     peer.push(Checker::request);
                 }
             }

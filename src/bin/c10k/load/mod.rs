@@ -19,6 +19,7 @@ pub(crate) mod source;
 mod steps;
 mod template;
 mod threshold;
+mod trials;
 mod verdict;
 mod workers;
 
@@ -45,6 +46,8 @@ use self::workers::Workers;
 use crate::Failure;
 use crate::units;
 
+/// Loads a server with many connections and checks every reply
+///
 /// Opens connections, keeps requests under way on each, checks every reply byte for byte, and
 /// says how many and how fast. Exit status 1 if any was wrong or missing.
 #[derive(Debug, clap::Args)]
@@ -160,6 +163,9 @@ pub(crate) struct Args {
     /// When connected, print a line and wait for one on standard input before sending anything
     #[arg(long)]
     wait: bool,
+    /// For c10k race: see trials.rs
+    #[arg(long, hide = true)]
+    trials: bool,
     /// Tell the CPU time per request of this process and its children too, if it is on this machine
     #[arg(long, value_name = "PID")]
     server_pid: Option<u32>,
@@ -216,7 +222,10 @@ impl Args {
             workers: self.workers,
             connect_rate: self.connect_rate,
             probe: self.probe,
-            pipeline: self.pipeline.or(if schedule.is_some() { None } else { Some(1) }),
+            pipeline: match schedule.is_some() || self.trials {
+                true => self.pipeline,
+                false => self.pipeline.or(Some(1)),
+            },
             arrivals: self.arrivals,
             seed: self.seed.unwrap_or_else(|| fastrand::u32(..).into()),
             requests: self.requests,
@@ -286,6 +295,9 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         output.see(&progress);
         Ok(())
     };
+    if args.trials {
+        return trials::run(&plan, watcher);
+    }
     if let Some(condition) = &args.find_rate {
         return search::run(&plan, condition, json, watcher);
     }

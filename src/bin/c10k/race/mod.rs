@@ -22,6 +22,8 @@ use self::runner::{Model, Outcome, Setup, Trial};
 use crate::Failure;
 use crate::units::{self, grouped};
 
+/// Runs every model under the same load and prints one table
+///
 /// Starts each server on one CPU, loads it from another with few and many connections, all of
 /// them busy and 50 busy among idle ones, as fast as it answers and at a fixed rate; in several
 /// rounds, and prints the medians.
@@ -56,8 +58,8 @@ pub(crate) struct Args {
     /// and a count of system calls
     #[arg(long)]
     quick: bool,
-    /// Seven rounds, each measured for 2 s, of 100, 300, 1k, 3k, 10k and 18k connections, and the
-    /// fixed rate with all of them, rather than with the most only: about an hour
+    /// Seven rounds, each measured for 2 s, of 100, 300, 1k, 3k, 10k and 18k connections: about an
+    /// hour
     #[arg(long, conflicts_with = "quick")]
     full: bool,
     /// Print the result as JSON
@@ -225,26 +227,21 @@ fn open_rate(args: &Args) -> Option<f64> {
 
 /// What each round runs. A model takes part as far as it can.
 fn setups(args: &Args, counts: &[u64], select: u64, pinned: bool) -> Vec<Setup> {
-    let trial = |active, rate_per_s| Trial {
-        active,
-        rate_per_s,
-        warmup: args.warmup,
-        duration: duration(args),
-    };
+    let trial = |active, rate_per_s| Trial { active, rate_per_s };
     let setup = |model, connections: u64| {
         let mut active = vec![connections];
         if args.active < connections {
             active.push(args.active);
         }
         let mut trials: Vec<Trial> = active.iter().map(|&active| trial(active, None)).collect();
-        let most = counts.iter().max() == Some(&connections);
-        if let Some(rate) = open_rate(args).filter(|_| most || args.full) {
+        if let Some(rate) = open_rate(args) {
             trials.extend(active.iter().map(|&active| trial(active, Some(rate))));
         }
         // With few: attaching to thousands of tasks takes longer than all else.
         let fewest = counts.iter().min() == Some(&connections);
         let count_calls = fewest && connections <= 200 && !args.quick;
-        Setup { model, connections, pinned, trials, count_calls }
+        let (warmup, duration) = (args.warmup, duration(args));
+        Setup { model, connections, pinned, trials, warmup, duration, count_calls }
     };
     let takes_part = |model: &Model, connections| match model.name {
         "select" => connections <= select,

@@ -1,4 +1,4 @@
-//! One server, and for each trial a load generator, all of them processes of their own.
+//! One server and one load generator, processes of their own, and trials on their connections.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -22,7 +22,7 @@ pub(crate) struct Model {
     pub(crate) args: &'static [&'static str],
 }
 
-/// A server with so many connections, on which trials are run.
+/// A server with so many connections, on which trials are run, one after the other.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
     pub(crate) model: Model,
@@ -30,6 +30,9 @@ pub(crate) struct Setup {
     /// The server runs on the first CPU and the load on the second.
     pub(crate) pinned: bool,
     pub(crate) trials: Vec<Trial>,
+    /// Of each trial.
+    pub(crate) warmup: Duration,
+    pub(crate) duration: Duration,
     /// Whether to count system calls in the end, which slows the server down while it is done.
     pub(crate) count_calls: bool,
 }
@@ -41,8 +44,6 @@ pub(crate) struct Trial {
     pub(crate) active: u64,
     /// Requests per second of all together; `None` for one at a time on each.
     pub(crate) rate_per_s: Option<f64>,
-    pub(crate) warmup: Duration,
-    pub(crate) duration: Duration,
 }
 
 /// What came of one round of a setup.
@@ -81,33 +82,27 @@ pub(crate) fn run(setup: &Setup) -> io::Result<Outcome> {
     let overflows = proc::listen_overflows();
     let mut server = Server::start(setup.model, setup.pinned)?;
     let pid = server.child.id();
-    let mut idle = None;
-    let mut measured = Vec::new();
-    for trial in &setup.trials {
-        let mut load = Load::start(setup, trial, &server)?;
-        // Everything is connected, was answered once, and is idle: this is what a connection takes.
-        idle.get_or_insert_with(|| {
-            (Memory::now(pid).since(server.memory_at_start), proc::tasks(pid))
-        });
-        measured.push(load.go()?);
-    }
-    let (idle, tasks) = idle.expect("a trial at least");
-    let syscalls_per_request = match setup.count_calls {
-        true => count_calls(setup, &server)?,
-        false => None,
+    let mut load = Load::start(setup, &server)?;
+    // Everything is connected, was answered once, and is idle: this is what a connection takes.
+    let idle = Memory::now(pid).since(server.memory_at_start);
+    let tasks = proc::tasks(pid);
+    let measured = setup.trials.iter().map(|trial| load.run(trial));
+    let measured = measured.collect::<io::Result<Vec<_>>>()?;
+    let syscalls_per_request = match (setup.count_calls, measured.last()) {
+        (true, Some(last)) => count_calls(setup, pid, &mut load, last.requests_total)?,
+        _ => None,
     };
+    // Before the server stops, which would wait for it.
+    drop(load);
     let (_, warnings) = server.stop()?;
     let listen_overflows = proc::listen_overflows() - overflows;
     Ok(Outcome { idle, tasks, listen_overflows, measured, syscalls_per_request, warnings })
 }
 
-/// Repeats the first trial while the server's system calls are counted. Those that close the
-/// connections are among them.
-fn count_calls(setup: &Setup, server: &Server) -> io::Result<Option<f64>> {
-    let pid = server.child.id();
-    let mut load = Load::start(setup, &setup.trials[0], server)?;
+/// Repeats the first trial while the server's system calls are counted, after so many requests.
+fn count_calls(setup: &Setup, pid: u32, load: &mut Load, before: u64) -> io::Result<Option<f64>> {
     let Some(counting) = Counting::start(pid, &proc::family(pid)[1..]) else { return Ok(None) };
-    let requests = load.go()?.requests_total - setup.connections;
+    let requests = load.run(&setup.trials[0])?.requests_total - before;
     let calls = counting.stop()?;
     Ok(calls.map(|calls| calls as f64 / requests.max(1) as f64))
 }
@@ -179,30 +174,27 @@ struct Load {
 
 impl Load {
     /// Starts the load generator, and returns when all its connections are open.
-    fn start(setup: &Setup, trial: &Trial, server: &Server) -> io::Result<Load> {
-        let mut command = child::c10k("load", setup.pinned.then_some(1))?;
-        command
-            .args([&server.addr, "--json", "--wait", "--probe"])
+    fn start(setup: &Setup, server: &Server) -> io::Result<Load> {
+        let mut child = child::c10k("load", setup.pinned.then_some(1))?
+            .args([&server.addr, "--trials", "--probe"])
             .args(["--connections", &setup.connections.to_string()])
-            .args(["--active", &trial.active.to_string()])
-            .args(["--warmup", &format!("{}ms", trial.warmup.as_millis())])
-            .args(["--duration", &format!("{}ms", trial.duration.as_millis())])
-            .args(["--server-pid", &server.child.id().to_string()]);
-        if let Some(rate) = trial.rate_per_s {
-            command.args(["--rate", &format!("{rate:.0}")]);
-        }
-        let mut child = command.stderr(Stdio::null()).spawn()?;
+            .args(["--warmup", &format!("{}ms", setup.warmup.as_millis())])
+            .args(["--duration", &format!("{}ms", setup.duration.as_millis())])
+            .args(["--server-pid", &server.child.id().to_string()])
+            .stderr(Stdio::null())
+            .spawn()?;
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         child::expect_line(&mut stdout, "connected ")?;
         Ok(Load { child, stdout })
     }
 
-    fn go(&mut self) -> io::Result<Report> {
-        self.child.stdin.take().expect("piped").write_all(b"go\n")?;
+    fn run(&mut self, trial: &Trial) -> io::Result<Report> {
+        let Trial { active, rate_per_s } = trial;
+        let rate = rate_per_s.map_or(String::new(), |rate| format!(" {rate:.0}"));
+        let stdin = self.child.stdin.as_mut().expect("piped");
+        stdin.write_all(format!("{active}{rate}\n").as_bytes())?;
         let mut line = String::new();
         self.stdout.read_line(&mut line)?;
-        // Exit status 1 says that there were failures, and so does the report.
-        self.child.wait()?;
         Ok(serde_json::from_str(&line)?)
     }
 }

@@ -93,7 +93,7 @@ impl Engine<'_> {
             self.reconnects.record(took).expect("it grows");
         }
         match self.plan.think_time {
-            _ if self.run.open => {}
+            _ if self.run.open.get() => {}
             Some(time) => reactor.set_deadline(token, Instant::now() + time),
             None => self.begin(reactor, token),
         }
