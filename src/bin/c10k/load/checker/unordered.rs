@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::Times;
+use super::under_way::Times;
 
 /// How many requests that were given up are remembered, so that their replies are known as late.
 const GIVEN_UP_MAX: usize = 1_024;
