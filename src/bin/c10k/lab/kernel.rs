@@ -5,6 +5,8 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use c10k::sys;
 use netlink_packet_core::{
@@ -111,6 +113,19 @@ impl Lab {
     }
 }
 
+/// Looks again until something is so, for 5 s at most, and says whether it came to be so: also
+/// over the loopback interface a packet arrives some time after the call that sent it.
+pub(crate) fn until(mut so: impl FnMut() -> Result<bool, Trouble>) -> Result<bool, Trouble> {
+    let end = Instant::now() + Duration::from_secs(5);
+    while !so()? {
+        if Instant::now() > end {
+            return Ok(false);
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(true)
+}
+
 /// The sockets with one of these ports at either end, IPv4 and IPv6.
 pub(crate) fn sockets(protocol: Protocol, ports: &[u16]) -> Result<Vec<Socket>, Trouble> {
     let mut found = Vec::new();
@@ -201,6 +216,16 @@ fn state(number: u8) -> &'static str {
 /// How many sockets are in this state.
 pub(crate) fn in_state(sockets: &[Socket], state: &str) -> usize {
     sockets.iter().filter(|socket| socket.state == state).count()
+}
+
+/// How many connections wait to be accepted, of all listeners on this port together.
+pub(crate) fn queued(port: u16) -> Result<u32, Trouble> {
+    let sockets = sockets(Protocol::Tcp, &[port])?;
+    Ok(sockets
+        .iter()
+        .filter(|s| s.state == "LISTEN" && s.local.port() == port)
+        .map(|s| s.recv_q)
+        .sum())
 }
 
 /// A counter of this network, as in `TcpExt:ListenOverflows` or `Udp:RcvbufErrors`

@@ -2,6 +2,7 @@
 
 use nix::sys::socket::SockFlag;
 
+use crate::lab::kernel::{Protocol, queued, sockets, until};
 use crate::lab::record::Lab;
 use crate::lab::{About, Trouble};
 
@@ -19,24 +20,35 @@ fn run(lab: &mut Lab) -> Result<(), Trouble> {
     let connected = lab.connect(&client, addr);
     lab.expect_errno("connect, with nobody in accept", &connected, None);
 
-    lab.note("Data can be sent, and is acknowledged: it waits in a socket that no process has.");
+    lab.note(
+        "Data can be sent, and is acknowledged: by the server's kernel, for it waits in a socket \
+         that no process has.",
+    );
     lab.send(&client, b"early")?;
+    // The last ACK of the handshake and the data may still be on their way.
+    until(|| {
+        let now = sockets(Protocol::Tcp, &[addr.port()])?;
+        Ok(now.iter().any(|s| s.recv_q == 5) && now.iter().all(|s| s.send_q != 5))
+    })?;
     let sockets = lab.sockets(&[addr.port()])?;
-    let of = |state: &str, local: bool| {
-        sockets.iter().find(|s| s.state == state && (s.local == addr) == local)
+    let of = |state: &str, at_server: bool| {
+        let socket = sockets.iter().find(|s| s.state == state && (s.local == addr) == at_server);
+        socket.map(|s| (s.recv_q, s.send_q))
     };
-    let queue = of("LISTEN", true).map(|s| (s.recv_q, s.send_q)).unwrap_or_default();
-    lab.expect("connections in the accept queue (Recv-Q of the listener)", queue.0, 1);
-    lab.expect("as many as may wait, the backlog (its Send-Q)", queue.1, 4);
-    let waiting = of("ESTAB", true).map(|s| s.recv_q).unwrap_or_default();
-    lab.expect("bytes in the socket that waits to be accepted", waiting, 5);
+    let none = (u32::MAX, u32::MAX);
+    let (waiting, most) = of("LISTEN", true).unwrap_or(none);
+    lab.expect("connections in the accept queue (Recv-Q of the listener)", waiting, 1);
+    lab.expect("as many as may wait, the backlog (its Send-Q)", most, 4);
+    let (received, _) = of("ESTAB", true).unwrap_or(none);
+    lab.expect("bytes in the socket that waits to be accepted", received, 5);
+    let (_, unacknowledged) = of("ESTAB", false).unwrap_or(none);
+    lab.expect("bytes that the client still has to keep (its Send-Q)", unacknowledged, 0);
 
-    lab.note("accept only takes it out of the queue.");
-    let server = lab.accept(&listener, SockFlag::empty(), "accepted")?;
+    lab.note("accept only takes it out of the queue: there is nothing to wait for.");
+    let server = lab.accept(&listener, SockFlag::SOCK_NONBLOCK, "accepted")?;
     let early = lab.recv(&server, 64)?;
     lab.expect("what was sent before accept", String::from_utf8_lossy(&early).as_ref(), "early");
-    let left = lab.sockets(&[addr.port()])?;
-    let queued = left.iter().find(|s| s.state == "LISTEN").map_or(0, |s| s.recv_q);
-    lab.expect("connections in the queue after accept", queued, 0);
+    lab.sockets(&[addr.port()])?;
+    lab.expect("connections in the queue after accept", queued(addr.port())?, 0);
     Ok(())
 }
