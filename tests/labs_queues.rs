@@ -9,5 +9,14 @@ use common::lab::{falsified, observed};
 #[test]
 fn a_connection_is_established_before_it_is_accepted() {
     observed("handshake");
-    falsified("handshake", "accept4:error=EAGAIN");
+    // As if nothing had been sent.
+    falsified("handshake", "sendto:retval=5:when=1");
 }
+
+#[test]
+fn a_full_accept_queue_drops_the_syn_until_the_client_gives_up() {
+    observed("accept-queue");
+    // As if there had been room for one more.
+    falsified("accept-queue", "connect:retval=0:when=6");
+}
+

@@ -1,7 +1,8 @@
 //! The listen queues.
 
+mod accept_queue;
 mod handshake;
 
 use super::About;
 
-pub(super) const LABS: &[&About] = &[&handshake::ABOUT];
+pub(super) const LABS: &[&About] = &[&handshake::ABOUT, &accept_queue::ABOUT];
