@@ -20,3 +20,9 @@ fn a_full_accept_queue_drops_the_syn_until_the_client_gives_up() {
     falsified("accept-queue", "connect:retval=0:when=6");
 }
 
+#[test]
+fn a_listener_made_before_fork_has_one_queue_for_both() {
+    observed("fork-listen");
+    // As if the socket, which the child has too, did not listen.
+    falsified("fork-listen", "listen:retval=0");
+}

@@ -1,8 +1,10 @@
 //! The listen queues.
 
 mod accept_queue;
+mod children;
+mod fork_listen;
 mod handshake;
 
 use super::About;
 
-pub(super) const LABS: &[&About] = &[&handshake::ABOUT, &accept_queue::ABOUT];
+pub(super) const LABS: &[&About] = &[&handshake::ABOUT, &accept_queue::ABOUT, &fork_listen::ABOUT];

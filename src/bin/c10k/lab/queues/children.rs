@@ -1,0 +1,150 @@
+//! Processes that the labs of this group start, and that end with them.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use c10k::sys::{self, SharedMemory};
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+
+use crate::lab::Trouble;
+use crate::lab::calls::errno;
+use crate::lab::kernel::until;
+
+/// A child process, which is killed when this is dropped.
+pub(super) struct Child(Pid);
+
+impl Child {
+    pub(super) fn start(run: impl FnOnce() -> nix::Result<()>) -> Result<Child, Trouble> {
+        let parent = std::process::id();
+        let pid = sys::fork(|| {
+            let result = sys::end_with_parent(parent, Signal::SIGKILL as i32);
+            i32::from(result.is_err() || run().is_err())
+        })?;
+        Ok(Child(Pid::from_raw(pid as i32)))
+    }
+
+    pub(super) fn pid(&self) -> Pid {
+        self.0
+    }
+
+    pub(super) fn signal(&self, signal: Signal) -> nix::Result<()> {
+        kill(self.0, signal)
+    }
+
+    /// Its state, as in `R` (it runs, or wants to), `S` (it sleeps) or `T` (it was stopped).
+    pub(super) fn state(&self) -> Result<char, Trouble> {
+        Ok(self.status("State:")?.chars().next().unwrap_or('?'))
+    }
+
+    /// How often it gave up its CPU to wait for something: so often was it woken, and one more.
+    pub(super) fn times_asleep(&self) -> Result<u64, Trouble> {
+        Ok(self.status("voluntary_ctxt_switches:")?.parse()?)
+    }
+
+    /// A line of `proc_pid_status(5)`.
+    fn status(&self, field: &str) -> Result<String, Trouble> {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.0))?;
+        let value = text.lines().find_map(|line| line.strip_prefix(field)).unwrap_or_default();
+        Ok(value.trim().to_owned())
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = kill(self.0, Signal::SIGKILL);
+        let _ = waitpid(self.0, None);
+    }
+}
+
+/// What a worker counts.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Count {
+    /// 1 when it is about to wait for the first time.
+    Ready,
+    /// Connections that it has accepted.
+    Accepted,
+    /// Calls of `accept4` for which there was no connection left.
+    InVain,
+}
+
+/// Processes that each wait with an epoll instance of their own, accept what comes, and answer
+/// with one byte.
+pub(super) struct Workers {
+    pub(super) children: Vec<Child>,
+    counts: SharedMemory<AtomicU64>,
+}
+
+impl Workers {
+    /// Starts them one after the other, the next when the one before waits. If there are several
+    /// listeners, each has its own.
+    pub(super) fn start(
+        number: usize,
+        listeners: &[OwnedFd],
+        events: EpollFlags,
+    ) -> Result<Workers, Trouble> {
+        let counts = SharedMemory::new(number * (Count::InVain as usize + 1))?;
+        let mut workers = Workers { children: Vec::new(), counts };
+        for n in 0..number {
+            let listener = &listeners[n % listeners.len()];
+            let child = Child::start(|| {
+                work(listener, events, |count| {
+                    workers.counts[number * count as usize + n].fetch_add(1, Relaxed);
+                })
+            })?;
+            workers.children.push(child);
+            let waits = until(|| Ok(workers.counts(Count::Ready)[n] == 1))?;
+            if !(waits && workers.wait_until_asleep()?) {
+                return Err(Trouble::Failed("a worker did not start".to_owned()));
+            }
+        }
+        Ok(workers)
+    }
+
+    /// A count of each of them.
+    pub(super) fn counts(&self, count: Count) -> Vec<u64> {
+        let number = self.counts.len() / (Count::InVain as usize + 1);
+        let first = number * count as usize;
+        self.counts[first..first + number].iter().map(|count| count.load(Relaxed)).collect()
+    }
+
+    /// Waits until none has anything to do.
+    pub(super) fn wait_until_asleep(&self) -> Result<bool, Trouble> {
+        until(|| {
+            for child in &self.children {
+                if child.state()? == 'R' {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
+    }
+}
+
+fn work(listener: &OwnedFd, events: EpollFlags, count: impl Fn(Count)) -> nix::Result<()> {
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    epoll.add(listener, EpollEvent::new(events, 0))?;
+    count(Count::Ready);
+    // Open until this process ends, so that it is the client that closes first.
+    let mut accepted = Vec::new();
+    loop {
+        match epoll.wait(&mut [EpollEvent::empty()], EpollTimeout::NONE) {
+            // It was stopped, and goes on (signal(7)).
+            Err(Errno::EINTR) => continue,
+            result => result?,
+        };
+        match sys::accept(listener.as_fd(), true).map_err(|error| errno(&error))? {
+            Some(fd) => {
+                count(Count::Accepted);
+                sys::send(fd.as_fd(), b"!").map_err(|error| errno(&error))?;
+                accepted.push(fd);
+            }
+            None => count(Count::InVain),
+        }
+    }
+}
