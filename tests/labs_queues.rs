@@ -26,3 +26,9 @@ fn a_listener_made_before_fork_has_one_queue_for_both() {
     // As if the socket, which the child has too, did not listen.
     falsified("fork-listen", "listen:retval=0");
 }
+
+#[test]
+fn a_connection_wakes_every_waiting_process_or_one() {
+    // Not under strace, for which each process sleeps at each system call.
+    observed("thundering-herd");
+}

@@ -1,20 +1,30 @@
 //! Processes that the labs of this group start, and that end with them.
 
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
-use c10k::sys::{self, SharedMemory};
+use c10k::Addr;
+use c10k::sys::{self, ListenOptions, Recv, SharedMemory};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket, sockopt,
+};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
 use crate::lab::Trouble;
-use crate::lab::calls::errno;
+use crate::lab::calls::{ANY_PORT, errno};
 use crate::lab::kernel::until;
+use crate::lab::record::Lab;
+
+/// More than any of the labs connects.
+const BACKLOG: i32 = 256;
 
 /// A child process, which is killed when this is dropped.
 pub(super) struct Child(Pid);
@@ -117,7 +127,7 @@ impl Workers {
     pub(super) fn wait_until_asleep(&self) -> Result<bool, Trouble> {
         until(|| {
             for child in &self.children {
-                if child.state()? == 'R' {
+                if matches!(child.state()?, 'R' | 'D') {
                     return Ok(false);
                 }
             }
@@ -147,4 +157,56 @@ fn work(listener: &OwnedFd, events: EpollFlags, count: impl Fn(Count)) -> nix::R
             None => count(Count::InVain),
         }
     }
+}
+
+/// A listener that does not block, or several that share one port.
+pub(super) fn listeners(
+    lab: &mut Lab,
+    number: usize,
+) -> Result<(Vec<OwnedFd>, SocketAddr), Trouble> {
+    let first = lab.tcp_nonblocking(if number > 1 { "listener 1" } else { "listener" })?;
+    if number > 1 {
+        lab.set(&first, sockopt::ReusePort, &true, "SO_REUSEPORT, 1")?;
+    }
+    let addr = lab.bind(&first, ANY_PORT)?;
+    lab.listen(&first, BACKLOG)?;
+    let mut listeners = vec![first];
+    let options = ListenOptions { backlog: BACKLOG as u32, reuse_port: true };
+    for n in 1..number {
+        let listener = sys::listen(&Addr::Tcp(addr), &options)?;
+        lab.name(&listener, &format!("listener {}", n + 1));
+        listeners.push(listener);
+    }
+    if number > 1 {
+        let more = format!("the same for {} more, bound to {addr}", number - 1);
+        lab.called(more, "0".to_owned());
+    }
+    Ok((listeners, addr))
+}
+
+/// A client's connection. Closed, it is reset, and leaves no TIME-WAIT.
+pub(super) fn client(addr: SocketAddr) -> Result<OwnedFd, Trouble> {
+    let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    connect(fd.as_raw_fd(), &SockaddrStorage::from(addr))?;
+    sys::set_linger(fd.as_fd(), Duration::ZERO)?;
+    Ok(fd)
+}
+
+/// Connects, and waits for the answer of whoever accepts.
+pub(super) fn ask(addr: SocketAddr) -> Result<(), Trouble> {
+    let fd = client(addr)?;
+    sys::set_io_timeout(fd.as_fd(), Some(Duration::from_secs(5)))?;
+    match sys::recv(fd.as_fd(), &mut [0])? {
+        Recv::Data(_) => Ok(()),
+        other => Err(Trouble::Failed(format!("no worker answered: {other:?}"))),
+    }
+}
+
+/// What `poll(2)` says of each of these now: 0, `POLLIN`, or that and more if it has ended.
+pub(super) fn readiness(clients: &[OwnedFd]) -> Result<Vec<i16>, Trouble> {
+    let entry =
+        |fd: &OwnedFd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let mut entries: Vec<_> = clients.iter().map(entry).collect();
+    sys::poll(&mut entries, 0)?;
+    Ok(entries.iter().map(|entry| entry.revents).collect())
 }

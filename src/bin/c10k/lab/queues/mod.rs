@@ -4,7 +4,13 @@ mod accept_queue;
 mod children;
 mod fork_listen;
 mod handshake;
+mod thundering_herd;
 
 use super::About;
 
-pub(super) const LABS: &[&About] = &[&handshake::ABOUT, &accept_queue::ABOUT, &fork_listen::ABOUT];
+pub(super) const LABS: &[&About] = &[
+    &handshake::ABOUT,
+    &accept_queue::ABOUT,
+    &fork_listen::ABOUT,
+    &thundering_herd::ABOUT,
+];
