@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::lab::{falsified, observed};
+use common::lab::{falsified, observed, seen};
 
 #[test]
 fn a_connection_is_established_before_it_is_accepted() {
@@ -31,4 +31,15 @@ fn a_listener_made_before_fork_has_one_queue_for_both() {
 fn a_connection_wakes_every_waiting_process_or_one() {
     // Not under strace, for which each process sleeps at each system call.
     observed("thundering-herd");
+}
+
+#[test]
+fn one_worker_gets_most_of_a_shared_listener() {
+    if let Some(report) = observed("unfair-accept") {
+        let shares = seen(&report, "shared listener: connections of each worker");
+        let shares = shares.split(", ").map(|share| share.parse::<u32>().expect("a number"));
+        assert_eq!(shares.sum::<u32>(), 200);
+    }
+    // As if the slow worker, the first having been stopped and all of them ended, were not slow.
+    falsified("unfair-accept", "kill:retval=0:when=6");
 }

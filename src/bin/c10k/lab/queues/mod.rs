@@ -5,6 +5,7 @@ mod children;
 mod fork_listen;
 mod handshake;
 mod thundering_herd;
+mod unfair_accept;
 
 use super::About;
 
@@ -13,4 +14,5 @@ pub(super) const LABS: &[&About] = &[
     &accept_queue::ABOUT,
     &fork_listen::ABOUT,
     &thundering_herd::ABOUT,
+    &unfair_accept::ABOUT,
 ];
