@@ -43,3 +43,10 @@ fn one_worker_gets_most_of_a_shared_listener() {
     // As if the slow worker, the first having been stopped and all of them ended, were not slow.
     falsified("unfair-accept", "kill:retval=0:when=6");
 }
+
+#[test]
+fn closing_a_listener_resets_its_queue_unless_it_migrates() {
+    observed("reuseport-close");
+    // As if the parameter were set, and did nothing.
+    falsified("reuseport-close", "write:retval=1:when=1");
+}

@@ -4,6 +4,7 @@ mod accept_queue;
 mod children;
 mod fork_listen;
 mod handshake;
+mod reuseport_close;
 mod thundering_herd;
 mod unfair_accept;
 
@@ -15,4 +16,5 @@ pub(super) const LABS: &[&About] = &[
     &fork_listen::ABOUT,
     &thundering_herd::ABOUT,
     &unfair_accept::ABOUT,
+    &reuseport_close::ABOUT,
 ];
