@@ -1,5 +1,7 @@
 //! Limits.
 
+mod client_limit;
+
 use super::About;
 
-pub(super) const LABS: &[&About] = &[];
+pub(super) const LABS: &[&About] = &[&client_limit::ABOUT];

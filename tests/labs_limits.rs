@@ -1,0 +1,14 @@
+//! The labs of limits that are the client's, and select's.
+
+#![cfg(feature = "cli")]
+
+mod common;
+
+use common::lab::{falsified, observed};
+
+#[test]
+fn a_client_has_one_port_for_each_connection_to_one_destination() {
+    observed("client-limit");
+    // As if there were a port more.
+    falsified("client-limit", "connect:retval=0:when=17");
+}
