@@ -12,3 +12,10 @@ fn a_client_has_one_port_for_each_connection_to_one_destination() {
     // As if there were a port more.
     falsified("client-limit", "connect:retval=0:when=17");
 }
+
+#[test]
+fn a_set_of_select_ends_at_1023_and_is_copied_whole() {
+    observed("select-limit");
+    // As if poll did not look at the array.
+    falsified("select-limit", "poll:retval=1");
+}
