@@ -10,7 +10,8 @@ use c10k::sys::{self, Recv};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{
-    self, AddressFamily, Backlog, SetSockOpt, Shutdown, SockFlag, SockType, SockaddrStorage,
+    self, AddressFamily, Backlog, MsgFlags, SetSockOpt, Shutdown, SockFlag, SockType,
+    SockaddrStorage,
 };
 
 use super::record::{Lab, Shown, quoted};
@@ -184,6 +185,14 @@ impl Lab {
             Err(error) => Err(errno(&error)),
         };
         self.call(format!("recv({}, {most})", self.names.of(fd)), result)
+    }
+
+    /// `recv(2)` that takes nothing, and waits until so many bytes can be received. The socket must
+    /// block.
+    pub(crate) fn peek(&mut self, fd: &OwnedFd, bytes: usize) -> nix::Result<usize> {
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_WAITALL;
+        let result = socket::recv(fd.as_raw_fd(), &mut vec![0; bytes], flags);
+        self.call(format!("recv({}, {bytes}, MSG_PEEK|MSG_WAITALL)", self.names.of(fd)), result)
     }
 
     /// `shutdown(2)`.

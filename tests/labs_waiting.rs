@@ -1,0 +1,17 @@
+//! The labs of waiting.
+
+#![cfg(feature = "cli")]
+
+mod common;
+
+use common::lab::{falsified, observed};
+
+#[test]
+fn level_triggering_repeats_and_edge_triggering_does_not() {
+    observed("level-edge");
+    // As if EPOLLET, and then EPOLLONESHOT, had been set and changed nothing.
+    falsified("level-edge", "epoll_ctl:retval=0:when=2");
+    falsified("level-edge", "epoll_ctl:retval=0:when=3");
+    // As if something had been told of that was not there.
+    falsified("level-edge", "epoll_wait:retval=1:when=3");
+}
