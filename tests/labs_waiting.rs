@@ -15,3 +15,12 @@ fn level_triggering_repeats_and_edge_triggering_does_not() {
     // As if something had been told of that was not there.
     falsified("level-edge", "epoll_wait:retval=1:when=3");
 }
+
+#[test]
+fn a_small_batch_starves_nobody() {
+    observed("batch-fairness");
+    // As if the third wait had found nothing.
+    falsified("batch-fairness", "epoll_wait:retval=0:when=3");
+    // As if the fourth connection were not watched.
+    falsified("batch-fairness", "epoll_ctl:retval=0:when=4");
+}
