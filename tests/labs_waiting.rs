@@ -24,3 +24,11 @@ fn a_small_batch_starves_nobody() {
     // As if the fourth connection were not watched.
     falsified("batch-fairness", "epoll_ctl:retval=0:when=4");
 }
+
+#[test]
+fn an_event_outlives_its_connection() {
+    observed("stale-event");
+    // As if the connection that has the slot now had something to be read, too: the event might
+    // be its own.
+    falsified("stale-event", "recvfrom:retval=1:when=4");
+}

@@ -2,7 +2,9 @@
 
 mod batch_fairness;
 mod level_edge;
+mod stale_event;
 
 use super::About;
 
-pub(super) const LABS: &[&About] = &[&level_edge::ABOUT, &batch_fairness::ABOUT];
+pub(super) const LABS: &[&About] =
+    &[&level_edge::ABOUT, &batch_fairness::ABOUT, &stale_event::ABOUT];
