@@ -32,3 +32,12 @@ fn an_event_outlives_its_connection() {
     // be its own.
     falsified("stale-event", "recvfrom:retval=1:when=4");
 }
+
+#[test]
+fn epoll_watches_the_description_rather_than_the_descriptor() {
+    observed("dup-leak");
+    // As if a close had taken it off the list.
+    falsified("dup-leak", "epoll_wait:retval=0:when=1");
+    // As if it could be deleted by another descriptor.
+    falsified("dup-leak", "epoll_ctl:retval=0:when=3");
+}

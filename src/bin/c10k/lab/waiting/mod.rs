@@ -1,10 +1,11 @@
 //! Waiting: blocking to epoll.
 
 mod batch_fairness;
+mod dup_leak;
 mod level_edge;
 mod stale_event;
 
 use super::About;
 
 pub(super) const LABS: &[&About] =
-    &[&level_edge::ABOUT, &batch_fairness::ABOUT, &stale_event::ABOUT];
+    &[&level_edge::ABOUT, &batch_fairness::ABOUT, &stale_event::ABOUT, &dup_leak::ABOUT];
