@@ -41,3 +41,10 @@ fn epoll_watches_the_description_rather_than_the_descriptor() {
     // As if it could be deleted by another descriptor.
     falsified("dup-leak", "epoll_ctl:retval=0:when=3");
 }
+
+#[test]
+fn what_a_child_adds_its_parent_is_told_of() {
+    observed("fork-ghost");
+    // As if the child had added nothing, or had not the parent's instance.
+    falsified("fork-ghost", "epoll_ctl:retval=0:when=1");
+}

@@ -2,10 +2,16 @@
 
 mod batch_fairness;
 mod dup_leak;
+mod fork_ghost;
 mod level_edge;
 mod stale_event;
 
 use super::About;
 
-pub(super) const LABS: &[&About] =
-    &[&level_edge::ABOUT, &batch_fairness::ABOUT, &stale_event::ABOUT, &dup_leak::ABOUT];
+pub(super) const LABS: &[&About] = &[
+    &level_edge::ABOUT,
+    &batch_fairness::ABOUT,
+    &stale_event::ABOUT,
+    &dup_leak::ABOUT,
+    &fork_ghost::ABOUT,
+];
