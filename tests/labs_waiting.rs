@@ -48,3 +48,12 @@ fn what_a_child_adds_its_parent_is_told_of() {
     // As if the child had added nothing, or had not the parent's instance.
     falsified("fork-ghost", "epoll_ctl:retval=0:when=1");
 }
+
+#[test]
+fn epoll_refuses_files_cycles_and_what_is_watched_already() {
+    observed("refused-by-epoll");
+    // A file, a cycle, a second one, EPOLLEXCLUSIVE with EPOLLRDHUP, and a modification.
+    for nth in [1, 3, 6, 9, 11] {
+        falsified("refused-by-epoll", &format!("epoll_ctl:retval=0:when={nth}"));
+    }
+}

@@ -4,6 +4,7 @@ mod batch_fairness;
 mod dup_leak;
 mod fork_ghost;
 mod level_edge;
+mod refused_by_epoll;
 mod stale_event;
 
 use super::About;
@@ -14,4 +15,5 @@ pub(super) const LABS: &[&About] = &[
     &stale_event::ABOUT,
     &dup_leak::ABOUT,
     &fork_ghost::ABOUT,
+    &refused_by_epoll::ABOUT,
 ];
