@@ -57,3 +57,11 @@ fn epoll_refuses_files_cycles_and_what_is_watched_already() {
         falsified("refused-by-epoll", &format!("epoll_ctl:retval=0:when={nth}"));
     }
 }
+
+#[test]
+fn a_time_out_is_whole_milliseconds_unless_it_need_not_be() {
+    observed("timeout-rounding");
+    // As if epoll_wait did not sleep as long as it was told, and epoll_pwait2 longer.
+    falsified("timeout-rounding", "epoll_wait:retval=0:when=1");
+    falsified("timeout-rounding", "epoll_pwait2:delay_exit=2000");
+}

@@ -31,4 +31,4 @@ pub use socket::{
     peer_addr, recv, send, set_io_timeout, set_linger, shutdown_both, shutdown_read,
     shutdown_write, take_error, unacknowledged,
 };
-pub use wait::{FD_SETSIZE, FdSet, poll, select};
+pub use wait::{FD_SETSIZE, FdSet, epoll_pwait2, poll, select};

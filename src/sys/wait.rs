@@ -1,8 +1,11 @@
-//! `poll(2)` and `select(2)`: the ways to wait that are told the whole list at each call.
+//! `poll(2)` and `select(2)`: the ways to wait that are told the whole list at each call; and
+//! `epoll_pwait2(2)`, which nix does not have.
 
 use std::fmt;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::ptr;
+use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -98,11 +101,48 @@ pub fn select(
         tv_sec: (timeout_ms / 1000).into(),
         tv_usec: (timeout_ms % 1000 * 1000).into(),
     };
-    let timeout = if timeout_ms < 0 { std::ptr::null_mut() } else { &raw mut timeout };
+    let timeout = if timeout_ms < 0 { ptr::null_mut() } else { &raw mut timeout };
     // SAFETY: the kernel reads and writes `limit` bits of each set, which has as many, and the
     // time-out, which outlives the call.
+    let ready =
+        unsafe { libc::select(limit as i32, &mut read.0, &mut write.0, ptr::null_mut(), timeout) };
+    Ok(Errno::result(ready)? as usize)
+}
+
+/// Waits as `epoll_wait` does, for a time that need not be whole milliseconds. Returns how many of
+/// `events` were written (`epoll_pwait2`, `epoll_wait(2)`).
+///
+/// # Errors
+/// `ENOSYS` before Linux 5.11; `EINTR` when a signal came first; `EINVAL` if there is no room for
+/// an event, or this is no epoll instance.
+pub fn epoll_pwait2(
+    epoll: BorrowedFd<'_>,
+    events: &mut [libc::epoll_event],
+    timeout: Duration,
+) -> io::Result<usize> {
+    /// The kernel's `__kernel_timespec`, of which a C library may have a smaller idea.
+    #[repr(C)]
+    struct Timespec {
+        seconds: i64,
+        nanoseconds: i64,
+    }
+    let timeout = Timespec {
+        seconds: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+        nanoseconds: timeout.subsec_nanos().into(),
+    };
+    let most = i32::try_from(events.len()).unwrap_or(i32::MAX);
+    // SAFETY: the kernel writes up to `most` events, for which there is room; it reads the
+    // time-out, which outlives the call; there is no signal mask, and so its size is not looked at.
     let ready = unsafe {
-        libc::select(limit as i32, &mut read.0, &mut write.0, std::ptr::null_mut(), timeout)
+        libc::syscall(
+            libc::SYS_epoll_pwait2,
+            epoll.as_raw_fd(),
+            events.as_mut_ptr(),
+            most,
+            &raw const timeout,
+            ptr::null::<libc::sigset_t>(),
+            0_usize,
+        )
     };
     Ok(Errno::result(ready)? as usize)
 }

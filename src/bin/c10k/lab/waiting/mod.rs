@@ -6,6 +6,7 @@ mod fork_ghost;
 mod level_edge;
 mod refused_by_epoll;
 mod stale_event;
+mod timeout_rounding;
 
 use super::About;
 
@@ -16,4 +17,5 @@ pub(super) const LABS: &[&About] = &[
     &dup_leak::ABOUT,
     &fork_ghost::ABOUT,
     &refused_by_epoll::ABOUT,
+    &timeout_rounding::ABOUT,
 ];
