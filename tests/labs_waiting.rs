@@ -4,7 +4,14 @@
 
 mod common;
 
-use common::lab::{falsified, observed};
+use common::lab::{falsified, observed, seen};
+
+#[test]
+fn a_thread_sleeps_in_recv_or_in_poll_or_asks_without_end() {
+    let Some(report) = observed("blocking") else { return };
+    assert_eq!(seen(&report, "blocking: calls"), "2");
+    assert_eq!(seen(&report, "epoll: calls"), "3");
+}
 
 #[test]
 fn level_triggering_repeats_and_edge_triggering_does_not() {

@@ -1,6 +1,7 @@
 //! What the kernel itself says: of sockets (`sock_diag(7)`), of counters and of descriptors
 //! (`proc(5)`).
 
+use std::ffi::c_long;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROT
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
 use netlink_packet_sock_diag::{SockDiagMessage, inet::InetResponse};
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
+use nix::sys::resource::{UsageWho, getrusage};
 
 use super::Trouble;
 use super::record::Lab;
@@ -226,6 +228,28 @@ pub(crate) fn queued(port: u16) -> Result<u32, Trouble> {
         .filter(|s| s.state == "LISTEN" && s.local.port() == port)
         .map(|s| s.recv_q)
         .sum())
+}
+
+/// What this thread has done so far.
+pub(crate) struct ThreadTime {
+    /// How often it gave up the CPU by itself, to wait for something (`getrusage(2)`, `ru_nvcsw`).
+    pub(crate) sleeps: c_long,
+    pub(crate) on_cpu: Duration,
+    /// How long it was ready to run and had no CPU.
+    pub(crate) queued: Duration,
+}
+
+/// How long this thread has run, and has waited to (`/proc/thread-self/schedstat`, which is in
+/// `Documentation/scheduler/sched-stats.rst`).
+pub(crate) fn thread_time() -> Result<ThreadTime, Trouble> {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let mut nanos = text.split_whitespace().map_while(|nanos| nanos.parse().ok());
+    let (Some(on_cpu), Some(queued)) = (nanos.next(), nanos.next()) else {
+        return Err(Trouble::Skipped("needs schedstat (CONFIG_SCHED_INFO)".to_owned()));
+    };
+    let sleeps = getrusage(UsageWho::RUSAGE_THREAD)?.voluntary_context_switches();
+    let (on_cpu, queued) = (Duration::from_nanos(on_cpu), Duration::from_nanos(queued));
+    Ok(ThreadTime { sleeps, on_cpu, queued })
 }
 
 /// A counter of this network, as in `TcpExt:ListenOverflows` or `Udp:RcvbufErrors`

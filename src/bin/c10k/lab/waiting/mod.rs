@@ -1,6 +1,7 @@
 //! Waiting: blocking to epoll.
 
 mod batch_fairness;
+mod blocking;
 mod dup_leak;
 mod fork_ghost;
 mod level_edge;
@@ -11,6 +12,7 @@ mod timeout_rounding;
 use super::About;
 
 pub(super) const LABS: &[&About] = &[
+    &blocking::ABOUT,
     &level_edge::ABOUT,
     &batch_fairness::ABOUT,
     &stale_event::ABOUT,
