@@ -24,6 +24,13 @@ fn level_triggering_repeats_and_edge_triggering_does_not() {
 }
 
 #[test]
+fn a_wait_by_epoll_costs_what_is_ready_and_one_by_poll_what_is_watched() {
+    observed("o-of-n");
+    // As if each poll took as long, whatever it watches.
+    falsified("o-of-n", "poll:delay_exit=2000");
+}
+
+#[test]
 fn a_small_batch_starves_nobody() {
     observed("batch-fairness");
     // As if the third wait had found nothing.

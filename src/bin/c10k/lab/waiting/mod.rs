@@ -5,6 +5,7 @@ mod blocking;
 mod dup_leak;
 mod fork_ghost;
 mod level_edge;
+mod o_of_n;
 mod refused_by_epoll;
 mod stale_event;
 mod timeout_rounding;
@@ -14,6 +15,7 @@ use super::About;
 pub(super) const LABS: &[&About] = &[
     &blocking::ABOUT,
     &level_edge::ABOUT,
+    &o_of_n::ABOUT,
     &batch_fairness::ABOUT,
     &stale_event::ABOUT,
     &dup_leak::ABOUT,
