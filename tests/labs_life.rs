@@ -1,0 +1,14 @@
+//! The labs of the life and death of a connection.
+
+#![cfg(feature = "cli")]
+
+mod common;
+
+use common::lab::{falsified, observed};
+
+#[test]
+fn a_close_goes_through_its_states_at_both_ends() {
+    observed("close-states");
+    // The first listener has no SO_REUSEADDR: that the second has is not enough.
+    falsified("close-states", "setsockopt:retval=0:when=1");
+}
