@@ -12,3 +12,10 @@ fn a_close_goes_through_its_states_at_both_ends() {
     // The first listener has no SO_REUSEADDR: that the second has is not enough.
     falsified("close-states", "setsockopt:retval=0:when=1");
 }
+
+#[test]
+fn the_end_of_a_connection_has_its_masks() {
+    observed("rdhup");
+    // No reset, but an orderly close.
+    falsified("rdhup", "setsockopt:retval=0");
+}

@@ -1,6 +1,7 @@
 //! The life and death of a connection.
 
 mod close_states;
+mod rdhup;
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +17,10 @@ use super::kernel::{self, Protocol};
 use super::record::Lab;
 use super::{About, Trouble};
 
-pub(super) const LABS: &[&About] = &[&close_states::ABOUT];
+pub(super) const LABS: &[&About] = &[
+    &close_states::ABOUT,
+    &rdhup::ABOUT,
+];
 
 /// How long a state is waited for. It comes within a second: what is lost is sent again after
 /// 200 ms at the earliest, then after 400 ms, and so on.
