@@ -14,6 +14,13 @@ fn a_close_goes_through_its_states_at_both_ends() {
 }
 
 #[test]
+fn unread_data_and_no_lingering_make_a_close_a_reset() {
+    observed("reset");
+    // SO_LINGER is not set, whatever the kernel says.
+    falsified("reset", "setsockopt:retval=0");
+}
+
+#[test]
 fn the_end_of_a_connection_has_its_masks() {
     observed("rdhup");
     // No reset, but an orderly close.

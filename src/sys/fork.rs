@@ -90,6 +90,17 @@ pub fn end_with_parent(parent: u32, signal: i32) -> io::Result<()> {
     }
 }
 
+/// In a child that [`fork`] has made: gives a signal (as in `libc::SIGPIPE`) its default action
+/// again. A Rust program ignores SIGPIPE from its start, and its children inherit that
+/// (`signal(7)`).
+///
+/// # Errors
+/// `EINVAL` if there is no such signal.
+pub fn restore_signal(signal: i32) -> io::Result<()> {
+    default_action(Signal::try_from(signal)?);
+    Ok(())
+}
+
 /// Ignores a signal in this process. SIGINT is for whoever watches over it: a terminal sends it to
 /// all processes in the foreground (`signal(7)`).
 pub(crate) fn ignore(signal: Signal) {

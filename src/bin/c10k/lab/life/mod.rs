@@ -2,6 +2,7 @@
 
 mod close_states;
 mod rdhup;
+mod reset;
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use super::{About, Trouble};
 pub(super) const LABS: &[&About] = &[
     &close_states::ABOUT,
     &rdhup::ABOUT,
+    &reset::ABOUT,
 ];
 
 /// How long a state is waited for. It comes within a second: what is lost is sent again after
