@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::lab::{falsified, observed};
+use common::lab::{falsified, observed, seen};
 
 #[test]
 fn a_close_goes_through_its_states_at_both_ends() {
@@ -25,4 +25,12 @@ fn the_end_of_a_connection_has_its_masks() {
     observed("rdhup");
     // No reset, but an orderly close.
     falsified("rdhup", "setsockopt:retval=0");
+}
+
+#[test]
+fn a_close_with_unread_input_destroys_the_reply() {
+    let Some(report) = observed("close-with-unread") else { return };
+    assert_eq!(seen(&report, "unread bytes that the server drains"), "16");
+    // The reply is not ended before the close.
+    falsified("close-with-unread", "shutdown:retval=0");
 }

@@ -1,6 +1,7 @@
 //! The life and death of a connection.
 
 mod close_states;
+mod close_with_unread;
 mod rdhup;
 mod reset;
 
@@ -22,6 +23,7 @@ pub(super) const LABS: &[&About] = &[
     &close_states::ABOUT,
     &rdhup::ABOUT,
     &reset::ABOUT,
+    &close_with_unread::ABOUT,
 ];
 
 /// How long a state is waited for. It comes within a second: what is lost is sent again after
