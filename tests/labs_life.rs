@@ -34,3 +34,11 @@ fn a_close_with_unread_input_destroys_the_reply() {
     // The reply is not ended before the close.
     falsified("close-with-unread", "shutdown:retval=0");
 }
+
+#[test]
+fn a_silent_dead_peer_is_found_by_probes_only() {
+    observed("keepalive");
+    // SO_KEEPALIVE is not set on the connection that should find out: eight sockets have had two
+    // time-outs set before.
+    falsified("keepalive", "setsockopt:retval=0:when=17");
+}

@@ -2,6 +2,7 @@
 
 mod close_states;
 mod close_with_unread;
+mod keepalive;
 mod rdhup;
 mod reset;
 
@@ -24,6 +25,7 @@ pub(super) const LABS: &[&About] = &[
     &rdhup::ABOUT,
     &reset::ABOUT,
     &close_with_unread::ABOUT,
+    &keepalive::ABOUT,
 ];
 
 /// How long a state is waited for. It comes within a second: what is lost is sent again after
