@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::lab::{falsified, observed, seen};
+use common::lab::{falsified, observed, quoted_in, seen};
 
 #[test]
 fn a_thread_sleeps_in_recv_or_in_poll_or_asks_without_end() {
@@ -78,4 +78,20 @@ fn a_time_out_is_whole_milliseconds_unless_it_need_not_be() {
     // As if epoll_wait did not sleep as long as it was told, and epoll_pwait2 longer.
     falsified("timeout-rounding", "epoll_wait:retval=0:when=1");
     falsified("timeout-rounding", "epoll_pwait2:delay_exit=2000");
+}
+
+#[test]
+fn the_guide_quotes_what_they_print() {
+    let labs = [
+        "blocking",
+        "level-edge",
+        "o-of-n",
+        "batch-fairness",
+        "stale-event",
+        "dup-leak",
+        "fork-ghost",
+        "refused-by-epoll",
+        "timeout-rounding",
+    ];
+    quoted_in("waiting.md", &labs);
 }
