@@ -85,22 +85,23 @@ impl Child {
             let work = || -> io::Result<()> {
                 sys::end_with_parent(parent, Signal::SIGKILL as i32)?;
                 let ready = EventFd::from_value_and_flags(1, EfdFlags::EFD_CLOEXEC)?;
-                let number = ready.as_fd().as_raw_fd() as u8;
+                let number = ready.as_fd().as_raw_fd();
                 let own = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-                let event = EpollEvent::new(EpollFlags::EPOLLIN, number.into());
+                let event = EpollEvent::new(EpollFlags::EPOLLIN, number as u64);
                 let result = inherited.unwrap_or(&own).add(&ready, event);
-                (&theirs).write_all(&[number, result.err().map_or(0, |errno| errno as u8)])?;
+                let errno = result.err().map_or(0, |errno| errno as i32);
+                (&theirs).write_all(&[number.to_ne_bytes(), errno.to_ne_bytes()].concat())?;
                 (&theirs).read_exact(&mut [0])
             };
             work().map_or(1, |()| 0)
         })?;
         lab.called("fork()".to_owned(), format!("{pid}"));
-        let mut told = [0; 2];
-        (&ours).read_exact(&mut told)?;
-        let [number, errno] = told;
+        let mut told = [[0; 4]; 2];
+        (&ours).read_exact(told.as_flattened_mut())?;
+        let [number, errno] = told.map(i32::from_ne_bytes);
         let result = match errno {
             0 => Ok(()),
-            errno => Err(Errno::from_raw(errno.into())),
+            errno => Err(Errno::from_raw(errno)),
         };
         lab.called("child: eventfd2(1, EFD_CLOEXEC)".to_owned(), number.to_string());
         let epoll = inherited.map_or("own epoll".to_owned(), |epoll| lab.names.of(&epoll.0));
@@ -110,7 +111,7 @@ impl Child {
             pid: Pid::from_raw(pid as i32),
             line: ours,
             _theirs: theirs,
-            added: number.into(),
+            added: number as u64,
         })
     }
 
