@@ -1,8 +1,11 @@
 //! Limits.
 
 mod client_limit;
+mod measure;
 mod select_limit;
+mod server_limit;
 
 use super::About;
 
-pub(super) const LABS: &[&About] = &[&client_limit::ABOUT, &select_limit::ABOUT];
+pub(super) const LABS: &[&About] =
+    &[&server_limit::ABOUT, &client_limit::ABOUT, &select_limit::ABOUT];

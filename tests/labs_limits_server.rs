@@ -1,0 +1,21 @@
+//! The labs of limits: descriptors, memory, threads.
+
+#![cfg(feature = "cli")]
+
+mod common;
+
+use std::sync::{Mutex, PoisonError};
+
+use common::lab::{falsified, observed, seen};
+
+/// Held by whoever weighs what the whole system uses, or would disturb that.
+static SCALES: Mutex<()> = Mutex::new(());
+
+#[test]
+fn descriptors_and_memory_bound_a_server_not_ports() {
+    let _alone = SCALES.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(report) = observed("server-limit") else { return };
+    assert_eq!(seen(&report, "accepted, as many as the limit leaves"), "40");
+    // The limit is not lowered, whatever the kernel says.
+    falsified("server-limit", "prlimit64:retval=0:when=4");
+}
