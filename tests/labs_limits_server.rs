@@ -19,3 +19,8 @@ fn descriptors_and_memory_bound_a_server_not_ports() {
     // The limit is not lowered, whatever the kernel says.
     falsified("server-limit", "prlimit64:retval=0:when=4");
 }
+
+#[test]
+fn a_full_server_spins_unless_it_has_a_descriptor_in_reserve() {
+    observed("emfile-spin");
+}

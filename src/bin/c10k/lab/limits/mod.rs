@@ -1,6 +1,7 @@
 //! Limits.
 
 mod client_limit;
+mod emfile_spin;
 mod measure;
 mod select_limit;
 mod server_limit;
@@ -8,4 +9,4 @@ mod server_limit;
 use super::About;
 
 pub(super) const LABS: &[&About] =
-    &[&server_limit::ABOUT, &client_limit::ABOUT, &select_limit::ABOUT];
+    &[&server_limit::ABOUT, &client_limit::ABOUT, &emfile_spin::ABOUT, &select_limit::ABOUT];
