@@ -24,3 +24,9 @@ fn descriptors_and_memory_bound_a_server_not_ports() {
 fn a_full_server_spins_unless_it_has_a_descriptor_in_reserve() {
     observed("emfile-spin");
 }
+
+#[test]
+fn a_thread_costs_kilobytes_and_a_registration_bytes() {
+    let _alone = SCALES.lock().unwrap_or_else(PoisonError::into_inner);
+    observed("thread-cost");
+}
