@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::lab::{falsified, observed, seen};
+use common::lab::{falsified, observed, quoted_in, seen};
 
 #[test]
 fn a_connection_is_established_before_it_is_accepted() {
@@ -49,4 +49,17 @@ fn closing_a_listener_resets_its_queue_unless_it_migrates() {
     observed("reuseport-close");
     // As if the parameter were set, and did nothing.
     falsified("reuseport-close", "write:retval=1:when=1");
+}
+
+#[test]
+fn the_guide_quotes_what_the_labs_of_the_queues_print() {
+    let labs = [
+        "handshake",
+        "accept-queue",
+        "fork-listen",
+        "thundering-herd",
+        "unfair-accept",
+        "reuseport-close",
+    ];
+    quoted_in("queues.md", &labs);
 }
