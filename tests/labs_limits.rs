@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::lab::{falsified, observed};
+use common::lab::{falsified, observed, quoted_in};
 
 #[test]
 fn a_client_has_one_port_for_each_connection_to_one_destination() {
@@ -18,4 +18,9 @@ fn a_set_of_select_ends_at_1023_and_is_copied_whole() {
     observed("select-limit");
     // As if poll did not look at the array.
     falsified("select-limit", "poll:retval=1");
+}
+
+#[test]
+fn the_guide_quotes_what_these_labs_print() {
+    quoted_in("limits.md", &["client-limit", "select-limit"]);
 }
