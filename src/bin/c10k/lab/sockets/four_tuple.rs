@@ -22,7 +22,7 @@ fn run(lab: &mut Lab) -> Result<(), Trouble> {
     let first = lab.tcp("first")?;
     let source = lab.bind(&first, ANY_PORT)?;
     lab.connect(&first, north_addr)?;
-    let _first_accepted = lab.accept(&north, SockFlag::empty(), "first'")?;
+    let first_accepted = lab.accept(&north, SockFlag::empty(), "first'")?;
 
     lab.note(
         "A second socket on the same port is refused, and at bind, not at connect: the kernel \
@@ -33,6 +33,7 @@ fn run(lab: &mut Lab) -> Result<(), Trouble> {
     lab.expect_errno("bind without SO_REUSEPORT", &refused, Some(Errno::EADDRINUSE));
     lab.close(second);
     lab.close(first);
+    lab.close(first_accepted);
 
     lab.note("If all sockets of the port say that they share it, they may.");
     let first = lab.tcp("first")?;
@@ -54,14 +55,11 @@ fn run(lab: &mut Lab) -> Result<(), Trouble> {
     let taken = lab.connect(&third, north_addr);
     lab.expect_errno("the same four-tuple twice", &taken, Some(Errno::EADDRNOTAVAIL));
 
-    let sockets = lab.sockets(&[source.port()])?;
-    let established = in_state(&sockets, "ESTAB");
-    lab.expect("sockets of the two connections, both ends", established, 4);
-    let listeners = lab.sockets(&[north_addr.port()])?;
-    lab.expect(
-        "listeners of one server, whatever it has accepted",
-        in_state(&listeners, "LISTEN"),
-        1,
-    );
+    lab.note("What the kernel has of all this: of the shared port, then of one server.");
+    let shared = lab.sockets(&[source.port()])?;
+    lab.expect("sockets of two connections, both ends", in_state(&shared, "ESTAB"), 4);
+    let server = lab.sockets(&[south_addr.port()])?;
+    lab.expect("sockets of one connection", in_state(&server, "ESTAB"), 2);
+    lab.expect("listeners of its server", in_state(&server, "LISTEN"), 1);
     Ok(())
 }
