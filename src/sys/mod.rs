@@ -23,7 +23,7 @@ pub(crate) use fork::{
     was_shut_down,
 };
 pub use fork::{end_with_parent, fork, restore_signal};
-pub use network::{drop_incoming, own_network, set_link_up};
+pub use network::{drop_incoming, own_network, reject_route, set_link_up};
 pub use process::{die_with_parent, pin_to_cpu, raise_fd_limit, task_limit};
 pub use shared::{Shareable, SharedMemory};
 pub use socket::{

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::mem;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
@@ -45,6 +46,31 @@ pub fn set_link_up(name: &str, up: bool) -> io::Result<()> {
     request.ifr_ifru.ifru_flags = if up { flags | is_up } else { flags & !is_up };
     // SAFETY: SIOCSIFFLAGS reads the name and the flags.
     Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &request) })?;
+    Ok(())
+}
+
+/// Has the calling thread's network answer that a host is unreachable, by a route that says so
+/// (`SIOCADDRT` with `RTF_REJECT`, `route(8)`): who connects to it gets `EHOSTUNREACH`.
+///
+/// # Errors
+/// `EPERM`; `EEXIST` if there is such a route.
+pub fn reject_route(host: Ipv4Addr) -> io::Result<()> {
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    // SAFETY: an rtentry is made of integers, pointers that may be null, and addresses that are
+    // made of integers: zeroes are a value.
+    let mut route: libc::rtentry = unsafe { mem::zeroed() };
+    let destination = libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: 0,
+        sin_addr: libc::in_addr { s_addr: u32::from(host).to_be() },
+        sin_zero: [0; 8],
+    };
+    // SAFETY: a sockaddr_in is a sockaddr, of the same size and made of integers, whose family
+    // says what it is (ip(7)).
+    route.rt_dst = unsafe { mem::transmute::<libc::sockaddr_in, libc::sockaddr>(destination) };
+    route.rt_flags = libc::RTF_UP | libc::RTF_HOST | libc::RTF_REJECT;
+    // SAFETY: SIOCADDRT reads the rtentry that is pointed to; the device it might name is null.
+    Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCADDRT, &route) })?;
     Ok(())
 }
 
