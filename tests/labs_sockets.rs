@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::lab::{falsified, observed, seen};
+use common::lab::{falsified, observed, quoted_in, seen};
 
 #[test]
 fn a_connection_is_the_four_tuple() {
@@ -47,4 +47,10 @@ fn each_error_of_bind_and_connect_says_something_else() {
     falsified("errors", "connect:retval=0:when=1");
     // As if SO_ERROR did not know how the handshake ended.
     falsified("errors", "getsockopt:retval=0:when=1");
+}
+
+#[test]
+fn the_guide_quotes_what_the_labs_print() {
+    let labs = ["four-tuple", "socket-queues", "framing", "nagle", "errors"];
+    quoted_in("sockets.md", &labs);
 }
