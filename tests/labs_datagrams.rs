@@ -1,0 +1,19 @@
+//! The labs of datagrams.
+
+#![cfg(feature = "cli")]
+
+mod common;
+
+use common::lab::{falsified, observed, seen};
+
+#[test]
+fn a_datagram_is_a_message_and_needs_no_connection() {
+    if let Some(report) = observed("datagrams") {
+        assert_eq!(seen(&report, "senders that it saw"), "10");
+        assert_eq!(seen(&report, "sockets of the server"), "1");
+    }
+    // As if sending to nobody failed at once.
+    falsified("datagrams", "sendto:error=ECONNREFUSED:when=5");
+    // As if MSG_TRUNC told no more than what was received.
+    falsified("datagrams", "recvfrom:retval=4:when=4");
+}
