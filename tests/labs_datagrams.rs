@@ -17,3 +17,10 @@ fn a_datagram_is_a_message_and_needs_no_connection() {
     // As if MSG_TRUNC told no more than what was received.
     falsified("datagrams", "recvfrom:retval=4:when=4");
 }
+
+#[test]
+fn a_forged_datagram_is_answered_without_end() {
+    observed("udp-loop");
+    // As if the first answer to an answer got lost, which ends it.
+    falsified("udp-loop", "sendto:retval=7:when=3");
+}

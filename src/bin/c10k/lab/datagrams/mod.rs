@@ -3,6 +3,7 @@
 // The lab of the group's own name, in the file of its name.
 #[allow(clippy::module_inception)]
 mod datagrams;
+mod udp_loop;
 
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -15,7 +16,7 @@ use super::About;
 use super::calls::ANY_PORT;
 use super::record::{Lab, quoted};
 
-pub(super) const LABS: &[&About] = &[&datagrams::ABOUT];
+pub(super) const LABS: &[&About] = &[&datagrams::ABOUT, &udp_loop::ABOUT];
 
 /// Longer than anything takes that happens at all.
 const PATIENCE_MS: i32 = 5_000;
