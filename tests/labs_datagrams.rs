@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::lab::{falsified, observed, seen};
+use common::lab::{falsified, observed, quoted_in, seen};
 
 #[test]
 fn a_datagram_is_a_message_and_needs_no_connection() {
@@ -23,4 +23,9 @@ fn a_forged_datagram_is_answered_without_end() {
     observed("udp-loop");
     // As if the first answer to an answer got lost, which ends it.
     falsified("udp-loop", "sendto:retval=7:when=3");
+}
+
+#[test]
+fn the_guide_quotes_what_the_labs_print() {
+    quoted_in("datagrams.md", &["datagrams", "udp-loop"]);
 }
