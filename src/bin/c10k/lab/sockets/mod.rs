@@ -28,7 +28,8 @@ fn with_patience(fd: &OwnedFd) -> Result<(), Trouble> {
     Ok(sys::set_io_timeout(fd.as_fd(), Some(PATIENCE))?)
 }
 
-/// Has the kernel drop what arrives for a socket, or no longer.
+/// Has the kernel drop what arrives for a socket, or no longer. In a network of the lab's own, as
+/// some kernels want `CAP_NET_ADMIN` for it.
 fn drop_incoming(lab: &mut Lab, fd: &OwnedFd, drop: bool) -> Result<(), Trouble> {
     let shown = match drop {
         true => "SO_ATTACH_FILTER, {drop everything}",

@@ -29,6 +29,9 @@ const RECEIVE_BUFFER: usize = 16 * 1024;
 const BYTES_MAX: usize = 64 << 20;
 
 fn run(lab: &mut Lab) -> Result<(), Trouble> {
+    lab.note("A network of its own, in which it may drop packets, whoever runs it.");
+    lab.own_network()?;
+
     lab.note(
         "A writer that does not block, and a reader. The buffers are set, or they would grow.",
     );
