@@ -76,11 +76,14 @@ pub fn reject_route(host: Ipv4Addr) -> io::Result<()> {
 
 /// Has a socket drop every packet that arrives for it, before TCP sees it, or no longer: a filter
 /// that lets nothing pass (`SO_ATTACH_FILTER`, `socket(7)`). To the peer it looks as if the line
-/// were cut. It needs no privilege, and stays in force after the socket was closed, for as long as
-/// the kernel still has something to do for it.
+/// were cut. It stays in force after the socket was closed, for as long as the kernel still has
+/// something to do for it.
+///
+/// It used to need no privilege. Some kernels (a 6.18 was seen to) want `CAP_NET_ADMIN` in the socket's
+/// network for it if it is a TCP socket; after [`own_network`] there is that.
 ///
 /// # Errors
-/// Those of `setsockopt(2)`; `ENOENT` if nothing was dropped before.
+/// Those of `setsockopt(2)`; `EPERM`; `ENOENT` if nothing was dropped before.
 pub fn drop_incoming(fd: BorrowedFd<'_>, drop: bool) -> io::Result<()> {
     // "Let 0 bytes pass", in the language of bpf(4).
     let mut nothing =
