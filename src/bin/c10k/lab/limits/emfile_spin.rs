@@ -134,10 +134,8 @@ fn usage() -> nix::Result<(usize, Duration)> {
 fn show(lab: &mut Lab, epoll: &Epoll, listener: &OwnedFd, turns: &Turns) {
     let wait = format!("epoll_wait({}, 1, ...)", lab.names.of(&epoll.0));
     lab.called(format!("{wait} x {}", turns.events), "1 {EPOLLIN, 1}".to_owned());
-    let _ = lab.call(
-        format!("accept4({}, SOCK_NONBLOCK) x {}", lab.names.of(listener), turns.events),
-        turns.last,
-    );
+    let _ = lab
+        .call(format!("accept4({}, ...) x {}", lab.names.of(listener), turns.events), turns.last);
     let cpu = turns.cpu.as_secs_f64() * 1e3;
     lab.kernel(
         "getrusage(RUSAGE_SELF)",
