@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::lab::{falsified, observed, seen};
+use common::lab::{falsified, observed, quoted_in, seen};
 
 #[test]
 fn a_close_goes_through_its_states_at_both_ends() {
@@ -41,4 +41,9 @@ fn a_silent_dead_peer_is_found_by_probes_only() {
     // SO_KEEPALIVE is not set on the connection that should find out: eight sockets have had two
     // time-outs set before.
     falsified("keepalive", "setsockopt:retval=0:when=17");
+}
+
+#[test]
+fn the_guide_quotes_what_the_labs_print() {
+    quoted_in("life.md", &["close-states", "rdhup", "reset", "close-with-unread", "keepalive"]);
 }
