@@ -79,8 +79,8 @@ pub fn reject_route(host: Ipv4Addr) -> io::Result<()> {
 /// were cut. It stays in force after the socket was closed, for as long as the kernel still has
 /// something to do for it.
 ///
-/// It used to need no privilege. Some kernels (a 6.18 was seen to) want `CAP_NET_ADMIN` in the socket's
-/// network for it if it is a TCP socket; after [`own_network`] there is that.
+/// It used to need no privilege. Some kernels (a 6.18 was seen to) want `CAP_NET_ADMIN` in the
+/// socket's network for it if it is a TCP socket; after [`own_network`] there is that.
 ///
 /// # Errors
 /// Those of `setsockopt(2)`; `EPERM`; `ENOENT` if nothing was dropped before.
