@@ -6,7 +6,7 @@ mod common;
 
 use std::sync::{Mutex, PoisonError};
 
-use common::lab::{falsified, observed, seen};
+use common::lab::{falsified, observed, quoted_in, seen};
 
 /// Held by whoever weighs what the whole system uses, or would disturb that.
 static SCALES: Mutex<()> = Mutex::new(());
@@ -29,4 +29,10 @@ fn a_full_server_spins_unless_it_has_a_descriptor_in_reserve() {
 fn a_thread_costs_kilobytes_and_a_registration_bytes() {
     let _alone = SCALES.lock().unwrap_or_else(PoisonError::into_inner);
     observed("thread-cost");
+}
+
+#[test]
+fn the_guide_quotes_what_the_labs_print() {
+    let _alone = SCALES.lock().unwrap_or_else(PoisonError::into_inner);
+    quoted_in("limits.md", &["server-limit", "emfile-spin", "thread-cost"]);
 }

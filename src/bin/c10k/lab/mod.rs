@@ -1,8 +1,5 @@
 //! `c10k lab`: experiments that each show one fact about sockets or epoll on the kernel they run on.
 
-// Until every lab is there.
-#![allow(dead_code)]
-
 mod calls;
 mod datagrams;
 mod kernel;
