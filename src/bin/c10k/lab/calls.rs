@@ -93,6 +93,14 @@ impl Lab {
         self.call(format!("setsockopt({}, {shown})", self.names.of(fd)), result)
     }
 
+    /// Has the kernel drop what arrives for a socket, as if the line were cut, or no longer. In a
+    /// network of the lab's own, as some kernels want `CAP_NET_ADMIN` for it.
+    pub(crate) fn drop_incoming(&mut self, fd: &OwnedFd, drop: bool) -> nix::Result<()> {
+        let result = sys::drop_incoming(fd.as_fd(), drop).map_err(|error| errno(&error));
+        let option = if drop { "SO_ATTACH_FILTER, {drop all}" } else { "SO_DETACH_FILTER" };
+        self.call(format!("setsockopt({}, {option})", self.names.of(fd)), result)
+    }
+
     /// `bind(2)`. Returns the address it is bound to, in which the kernel has chosen a port if it
     /// was 0.
     pub(crate) fn bind(&mut self, fd: &OwnedFd, addr: SocketAddr) -> nix::Result<SocketAddr> {

@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 use nix::sys::socket::{Shutdown, sockopt};
 
-use super::{cut, pair, states};
+use super::{pair, states};
 use crate::lab::calls::{ANY_PORT, local};
 use crate::lab::record::Lab;
 use crate::lab::{About, Trouble};
@@ -21,7 +21,11 @@ pub(super) const ABOUT: About = About {
 const BOTH: &str = "server's end, client's end";
 
 fn run(lab: &mut Lab) -> Result<(), Trouble> {
-    lab.note("A connection. The server, which has SO_REUSEADDR, will close first.");
+    lab.note(
+        "A connection, in a network of its own: there the lab may have packets dropped. The server, \
+         which has SO_REUSEADDR, will close first.",
+    );
+    lab.own_network()?;
     let listener = lab.tcp("listener")?;
     lab.set(&listener, sockopt::ReuseAddr, &true, "SO_REUSEADDR, 1")?;
     let addr = lab.bind(&listener, ANY_PORT)?;
@@ -33,7 +37,7 @@ fn run(lab: &mut Lab) -> Result<(), Trouble> {
         "It sends its FIN. The answer is an ACK: it is dropped before it reaches the server, or \
          the server's state would be over too soon to be seen.",
     );
-    cut(lab, &server, true)?;
+    lab.drop_incoming(&server, true)?;
     lab.shutdown(&server, Shutdown::Write)?;
     let end = lab.recv(&client, 64)?;
     lab.expect("bytes the client receives: the end of the stream", end.len(), 0);
@@ -45,7 +49,7 @@ fn run(lab: &mut Lab) -> Result<(), Trouble> {
         "The line is mended. The connection is half closed: the client can still send, and \
          what it sends acknowledges the FIN, too.",
     );
-    cut(lab, &server, false)?;
+    lab.drop_incoming(&server, false)?;
     lab.send(&client, b"not done yet")?;
     let late = lab.recv(&server, 64)?;
     lab.expect(
@@ -58,7 +62,7 @@ fn run(lab: &mut Lab) -> Result<(), Trouble> {
     lab.expect(BOTH, seen.as_str(), waits);
 
     lab.note("Now the client sends its FIN, and this time its ACK is dropped.");
-    cut(lab, &client, true)?;
+    lab.drop_incoming(&client, true)?;
     lab.shutdown(&client, Shutdown::Write)?;
     let waits = "TIME-WAIT, LAST-ACK";
     let seen = states(lab, ends, waits)?;
@@ -68,7 +72,7 @@ fn run(lab: &mut Lab) -> Result<(), Trouble> {
         "The line is mended. The client hears nothing, sends its FIN again after 200 ms or more, \
          and the socket in TIME-WAIT is there to acknowledge it. That is one of its two uses.",
     );
-    cut(lab, &client, false)?;
+    lab.drop_incoming(&client, false)?;
     let waits = "TIME-WAIT, gone";
     let seen = states(lab, ends, waits)?;
     lab.expect(BOTH, seen.as_str(), waits);

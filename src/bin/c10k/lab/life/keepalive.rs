@@ -7,7 +7,7 @@ use c10k::sys;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, sockopt};
 
-use super::{cut, pair, states};
+use super::{pair, states};
 use crate::lab::calls::local;
 use crate::lab::kernel::counter;
 use crate::lab::record::Lab;
@@ -25,9 +25,11 @@ const USER_TIMEOUT_MS: u32 = 500;
 
 fn run(lab: &mut Lab) -> Result<(), Trouble> {
     lab.note(
-        "Four connections. Two of them have keep-alive: a probe after 1 s of silence, and the \
-              connection is given up if 1 probe goes unanswered for 1 s.",
+        "Four connections, in a network of their own: there the lab may have packets dropped. Two of \
+         them have keep-alive: a probe after 1 s of silence, and the connection is given up if 1 \
+         probe goes unanswered for 1 s.",
     );
+    lab.own_network()?;
     let (listener, addr) = lab.listener("listener", 8)?;
     let (plain, plain_peer) = pair(lab, &listener, "plain", "plain's peer")?;
     let (eager, eager_peer) = pair(lab, &listener, "eager", "eager's peer")?;
@@ -46,7 +48,7 @@ fn run(lab: &mut Lab) -> Result<(), Trouble> {
     lab.note("Three of the peers vanish: nothing reaches them any more.");
     let probes = counter("TcpExt:TCPKeepAlive")?;
     for peer in [&plain_peer, &eager_peer, &kept_peer] {
-        cut(lab, peer, true)?;
+        lab.drop_incoming(peer, true)?;
     }
 
     lab.note(

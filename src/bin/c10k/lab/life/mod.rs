@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 use c10k::sys;
 use nix::sys::socket::{self, MsgFlags};
 
-use super::calls::errno;
 use super::kernel::{self, Protocol};
 use super::record::Lab;
 use super::{About, Trouble};
@@ -68,13 +67,6 @@ fn states(lab: &mut Lab, ends: [SocketAddr; 2], awaited: &str) -> Result<String,
         }
         thread::sleep(Duration::from_millis(2));
     }
-}
-
-/// Cuts the line to a socket, or mends it: what arrives for it is dropped.
-fn cut(lab: &mut Lab, fd: &OwnedFd, cut: bool) -> nix::Result<()> {
-    let result = sys::drop_incoming(fd.as_fd(), cut).map_err(|error| errno(&error));
-    let option = if cut { "SO_ATTACH_FILTER, {drop all}" } else { "SO_DETACH_FILTER" };
-    lab.call(format!("setsockopt({}, {option})", lab.names.of(fd)), result)
 }
 
 /// `recv(2)` that waits until something has arrived, and leaves it there.

@@ -7,7 +7,6 @@ use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::sockopt;
 
-use super::drop_incoming;
 use crate::lab::calls::{ANY_PORT, errno};
 use crate::lab::record::Lab;
 use crate::lab::{About, Trouble};
@@ -83,7 +82,7 @@ fn run(lab: &mut Lab) -> Result<(), Trouble> {
          host is down, or a firewall is in between. The SYN is sent again after 1 s, 2 s, 4 s..., \
          for two minutes by default: set a shorter limit, and try again later, or another host.",
     );
-    drop_incoming(lab, &listener, true)?;
+    lab.drop_incoming(&listener, true)?;
     let client = lab.tcp("client")?;
     lab.set(&client, sockopt::TcpUserTimeout, &500, "TCP_USER_TIMEOUT, 500")?;
     let silent = lab.connect(&client, addr);

@@ -12,9 +12,7 @@ use std::time::{Duration, Instant};
 
 use c10k::sys;
 
-use super::calls::errno;
 use super::kernel::{self, Protocol, Socket};
-use super::record::Lab;
 use super::{About, Trouble};
 
 pub(super) const LABS: &[&About] =
@@ -26,18 +24,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Has a blocking socket wait no longer than that: a lab ends also where its claim is false.
 fn with_patience(fd: &OwnedFd) -> Result<(), Trouble> {
     Ok(sys::set_io_timeout(fd.as_fd(), Some(PATIENCE))?)
-}
-
-/// Has the kernel drop what arrives for a socket, or no longer. In a network of the lab's own, as
-/// some kernels want `CAP_NET_ADMIN` for it.
-fn drop_incoming(lab: &mut Lab, fd: &OwnedFd, drop: bool) -> Result<(), Trouble> {
-    let shown = match drop {
-        true => "SO_ATTACH_FILTER, {drop everything}",
-        false => "SO_DETACH_FILTER",
-    };
-    let call = format!("setsockopt({}, {shown})", lab.names.of(fd));
-    lab.call(call, sys::drop_incoming(fd.as_fd(), drop).map_err(|error| errno(&error)))?;
-    Ok(())
 }
 
 /// Reads the two ends of the one connection to this port, the client's first, until they are as

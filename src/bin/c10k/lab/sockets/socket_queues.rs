@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{SockFlag, sockopt};
 
-use super::{drop_incoming, ends_once, with_patience};
+use super::{ends_once, with_patience};
 use crate::lab::calls::{ANY_PORT, errno, flags};
 use crate::lab::kernel::Socket;
 use crate::lab::record::Lab;
@@ -51,7 +51,7 @@ fn run(lab: &mut Lab) -> Result<(), Trouble> {
         "send only puts bytes into the writer's send queue. They stay there until the other \
          kernel acknowledges them; here it is kept from seeing them.",
     );
-    drop_incoming(lab, &reader, true)?;
+    lab.drop_incoming(&reader, true)?;
     lab.send(&writer, b"hello")?;
     let ends = ends_once(addr.port(), |_, _| true)?;
     lab.show_sockets("both ends (sock_diag)", &ends);
@@ -59,7 +59,7 @@ fn run(lab: &mut Lab) -> Result<(), Trouble> {
     lab.expect("the writer's Send-Q and the reader's Recv-Q", queues(&ends), "5 and 0".to_owned());
 
     lab.note("No longer: the kernel sends them again by itself, after some 200 ms.");
-    drop_incoming(lab, &reader, false)?;
+    lab.drop_incoming(&reader, false)?;
     let ends = ends_once(addr.port(), |w, r| w.send_q == 0 && r.recv_q == 5)?;
     lab.show_sockets("both ends (sock_diag)", &ends);
     lab.expect("the bytes have moved", queues(&ends), "0 and 5".to_owned());
