@@ -1,6 +1,10 @@
 //! What the kernel says of memory and processes; see `proc(5)`.
 
 use std::fs;
+use std::time::Duration;
+
+use nix::time::ClockId;
+use nix::unistd::Pid;
 
 /// Memory of a process with its children, and of the kernel, in bytes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -127,6 +131,13 @@ pub(crate) fn family(pid: u32) -> Vec<u32> {
     let children = children.unwrap_or_default();
     let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
     [pid].into_iter().chain(children).collect()
+}
+
+/// The CPU time that a process has used, all threads together (`clock_getcpuclockid(3)`).
+pub(crate) fn cpu_time(pid: u32) -> Option<Duration> {
+    let pid = Pid::from_raw(pid as i32);
+    let clock = ClockId::pid_cpu_clock_id(pid).ok()?;
+    Some(Duration::from(clock.now().ok()?))
 }
 
 /// How many tasks a process and its children are: processes, and the threads of each.

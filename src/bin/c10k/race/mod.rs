@@ -313,7 +313,8 @@ fn method(race: &Race) -> String {
          they were due.\n\
          Memory is what an idle connection adds in the server: anonymous resident, and kernel stacks,\n\
          page tables and objects (the load generator's half taken off). Switches: how often a task\n\
-         of the server was put on a CPU. Tasks are threads and processes. epoll x2 is two workers,\n\
+         of the server was put on a CPU. They and the server's CPU time are those of a whole trial,\n\
+         its warm-up included. Tasks are threads and processes. epoll x2 is two workers,\n\
          here on one CPU: what they are for is more CPUs, and more descriptors."
     )
 }

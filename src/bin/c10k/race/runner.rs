@@ -88,9 +88,9 @@ pub(crate) fn run(setup: &Setup) -> io::Result<Outcome> {
     let tasks = proc::tasks(pid);
     let measured = setup.trials.iter().map(|trial| load.run(trial));
     let measured = measured.collect::<io::Result<Vec<_>>>()?;
-    let syscalls_per_request = match (setup.count_calls, measured.last()) {
-        (true, Some(last)) => count_calls(setup, pid, &mut load, last.requests_total)?,
-        _ => None,
+    let syscalls_per_request = match setup.count_calls {
+        true => count_calls(setup, &mut load)?,
+        false => None,
     };
     // Before the server stops, which would wait for it.
     drop(load);
@@ -99,10 +99,12 @@ pub(crate) fn run(setup: &Setup) -> io::Result<Outcome> {
     Ok(Outcome { idle, tasks, listen_overflows, measured, syscalls_per_request, warnings })
 }
 
-/// Repeats the first trial while the server's system calls are counted, after so many requests.
-fn count_calls(setup: &Setup, pid: u32, load: &mut Load, before: u64) -> io::Result<Option<f64>> {
+/// Repeats the first trial while the server's system calls are counted.
+fn count_calls(setup: &Setup, load: &mut Load) -> io::Result<Option<f64>> {
+    let (pid, before) = (load.server_pid, load.requests);
     let Some(counting) = Counting::start(pid, &proc::family(pid)[1..]) else { return Ok(None) };
-    let requests = load.run(&setup.trials[0])?.requests_total - before;
+    load.run(&setup.trials[0])?;
+    let requests = load.requests - before;
     let calls = counting.stop()?;
     Ok(calls.map(|calls| calls as f64 / requests.max(1) as f64))
 }
@@ -167,9 +169,27 @@ impl Drop for Server {
     }
 }
 
+/// What a server and its children have used.
+#[derive(Debug, Clone, Copy)]
+struct Used {
+    cpu: Duration,
+    switches: u64,
+}
+
+impl Used {
+    /// With ten thousand tasks it takes a tenth of a second to read.
+    fn by(pid: u32) -> Used {
+        let cpu = proc::family(pid).into_iter().filter_map(proc::cpu_time).sum();
+        Used { cpu, switches: proc::switches(pid) }
+    }
+}
+
 struct Load {
     child: Child,
     stdout: BufReader<ChildStdout>,
+    server_pid: u32,
+    /// That were answered so far.
+    requests: u64,
 }
 
 impl Load {
@@ -180,22 +200,32 @@ impl Load {
             .args(["--connections", &setup.connections.to_string()])
             .args(["--warmup", &format!("{}ms", setup.warmup.as_millis())])
             .args(["--duration", &format!("{}ms", setup.duration.as_millis())])
-            .args(["--server-pid", &server.child.id().to_string()])
             .stderr(Stdio::null())
             .spawn()?;
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         child::expect_line(&mut stdout, "connected ")?;
-        Ok(Load { child, stdout })
+        Ok(Load { child, stdout, server_pid: server.child.id(), requests: setup.connections })
     }
 
+    /// Runs a trial, and reads before and after it what the server has used: were that done while
+    /// requests are under way, they would wait for it.
     fn run(&mut self, trial: &Trial) -> io::Result<Report> {
+        let before = Used::by(self.server_pid);
         let Trial { active, rate_per_s } = trial;
         let rate = rate_per_s.map_or(String::new(), |rate| format!(" {rate:.0}"));
         let stdin = self.child.stdin.as_mut().expect("piped");
         stdin.write_all(format!("{active}{rate}\n").as_bytes())?;
         let mut line = String::new();
         self.stdout.read_line(&mut line)?;
-        Ok(serde_json::from_str(&line)?)
+        let after = Used::by(self.server_pid);
+        let mut report: Report = serde_json::from_str(&line)?;
+        let requests = report.requests_total.saturating_sub(self.requests).max(1) as f64;
+        self.requests = report.requests_total;
+        let cpu = after.cpu.saturating_sub(before.cpu);
+        report.server_cpu_us_per_request = Some(cpu.as_secs_f64() * 1e6 / requests);
+        let switches = after.switches.saturating_sub(before.switches);
+        report.server_switches_per_request = Some(switches as f64 / requests);
+        Ok(report)
     }
 }
 

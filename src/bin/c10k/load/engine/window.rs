@@ -3,10 +3,7 @@
 use std::process;
 use std::time::{Duration, Instant};
 
-use nix::time::ClockId;
-use nix::unistd::Pid;
-
-use crate::proc;
+use crate::proc::{self, cpu_time};
 
 /// Clocks at the start of the measured time, and then what has passed on them.
 #[derive(Debug, Clone, Copy, Default)]
@@ -46,11 +43,4 @@ impl Window {
             ..self
         }
     }
-}
-
-/// The CPU time that a process has used, all threads together (`clock_getcpuclockid(3)`).
-fn cpu_time(pid: u32) -> Option<Duration> {
-    let pid = Pid::from_raw(pid as i32);
-    let clock = ClockId::pid_cpu_clock_id(pid).ok()?;
-    Some(Duration::from(clock.now().ok()?))
 }
