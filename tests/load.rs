@@ -575,6 +575,7 @@ fn what_cannot_start_says_why() {
         (&[&gone, "--find-rate", "p99<5ms", "--rate", "1k"], "cannot be used with"),
         (&[&gone, "--message", "a\\nb"], "has the delimiter in it"),
         (&[&gone, "--size", "5..4"], "ends before it begins"),
+        (&[&gone, "--duration", "0s"], "it is to last for some time"),
         (&[&gone, "--think-time", "1s", "--rate", "5"], "cannot be used with"),
         (&[&gone, "--rate", "1k", "--requests-each", "5"], "cannot be used with"),
         (&[&gone, "--requests-each", "5000M"], "4,294,967,294 at most"),

@@ -88,13 +88,17 @@ fn a_model_takes_part_within_its_limit() {
 }
 
 #[test]
-fn files_that_are_not_there_or_no_race_are_told() {
+fn what_cannot_be_is_told_before_the_race() {
     let foreign = scratch("foreign.json");
     std::fs::write(&foreign, "{}").unwrap();
     let foreign = foreign.to_str().unwrap();
     for (args, part) in [
         (["race", "--from", "/nowhere/race.json"], "/nowhere/race.json: No such file"),
         (["race", "--baseline", foreign], "not a race's JSON"),
+        // Before the race, not after it.
+        (["race", "--report", "/nowhere/race.html"], "cannot write /nowhere/race.html"),
+        (["race", "--svg", "/nowhere/race.svg"], "cannot write /nowhere/race.svg"),
+        (["race", "--duration", "0s"], "it is to last for some time"),
     ] {
         let output = c10k(&args).output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);

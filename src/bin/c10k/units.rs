@@ -52,6 +52,14 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         .map_err(|_| format!("'{text}' is not a duration such as 250ms, 30s or 5m"))
 }
 
+/// A duration of a microsecond at least.
+pub(crate) fn some_time(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        time if time.as_micros() > 0 => Ok(time),
+        _ => Err("it is to last for some time".to_owned()),
+    }
+}
+
 /// A duration, or `off`.
 pub(crate) fn duration_or_off(text: &str) -> Result<Timeout, String> {
     match text {

@@ -131,7 +131,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DUR", default_value = "0s", value_parser = units::duration, conflicts_with = "requests_each")]
     ramp: Duration,
     /// How long to measure
-    #[arg(long, value_name = "DUR", default_value = "10s", value_parser = units::duration)]
+    #[arg(long, value_name = "DUR", default_value = "10s", value_parser = units::some_time)]
     duration: Duration,
     /// Stop after this many measured replies, if that comes first
     #[arg(long, value_name = "N", value_parser = units::some)]

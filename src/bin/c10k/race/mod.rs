@@ -49,7 +49,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = units::some)]
     rounds: Option<u64>,
     /// How long each is measured [default: 400ms]
-    #[arg(long, value_name = "DUR", value_parser = units::duration)]
+    #[arg(long, value_name = "DUR", value_parser = units::some_time)]
     duration: Option<Duration>,
     /// How long each is loaded before that
     #[arg(long, value_name = "DUR", default_value = "100ms", value_parser = units::duration)]
@@ -105,7 +105,10 @@ const FDS_BESIDES: u64 = 32;
 const MESSAGE_BYTES: u32 = 64;
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    // Before the work: what cannot be read would make it vain.
+    // Before the work: what cannot be read or written would make it vain.
+    for path in args.report.iter().chain(&args.svg) {
+        report::check(path)?;
+    }
     let baseline = args.baseline.as_deref().map(report::read).transpose()?;
     let race = match &args.from {
         Some(path) => report::read(path)?,

@@ -198,8 +198,8 @@ impl Load {
         let mut child = child::c10k("load", setup.pinned.then_some(1))?
             .args([&server.addr, "--trials", "--probe"])
             .args(["--connections", &setup.connections.to_string()])
-            .args(["--warmup", &format!("{}ms", setup.warmup.as_millis())])
-            .args(["--duration", &format!("{}ms", setup.duration.as_millis())])
+            .args(["--warmup", &format!("{}us", setup.warmup.as_micros())])
+            .args(["--duration", &format!("{}us", setup.duration.as_micros())])
             .stderr(Stdio::null())
             .spawn()?;
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));

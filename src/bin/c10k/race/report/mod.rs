@@ -11,6 +11,7 @@ mod reading;
 mod sample;
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
 pub(crate) use self::page::html;
@@ -25,9 +26,18 @@ pub(crate) fn read(path: &Path) -> Result<Race, Failure> {
     serde_json::from_str(&text).map_err(|error| cannot(format!("not a race's JSON: {error}")))
 }
 
+/// An error if it cannot be written later. A file that was there is left as it is until then.
+pub(crate) fn check(path: &Path) -> Result<(), Failure> {
+    let file = fs::OpenOptions::new().append(true).create(true).open(path);
+    file.map(drop).map_err(|error| cannot_write(path, &error))
+}
+
 pub(crate) fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    fs::write(path, text)
-        .map_err(|error| Failure::Cannot(format!("cannot write {}: {error}", path.display())))
+    fs::write(path, text).map_err(|error| cannot_write(path, &error))
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> Failure {
+    Failure::Cannot(format!("cannot write {}: {error}", path.display()))
 }
 
 #[cfg(test)]
