@@ -44,6 +44,7 @@ use self::template::Template;
 use self::threshold::Condition;
 use self::workers::Workers;
 use crate::Failure;
+use crate::proc;
 use crate::units;
 
 /// Loads a server with many connections and checks every reply
@@ -103,7 +104,7 @@ pub(crate) struct Args {
     rate: Option<Rate>,
     /// Find the highest rate at which this holds, such as p99<5ms: twice as much each time, then
     /// in halves to within 5%, each for --duration, with nothing lost and nothing left waiting
-    #[arg(long, value_name = "CONDITION", conflicts_with_all = ["rate", "requests", "requests_each", "think_time", "fail_if"])]
+    #[arg(long, value_name = "CONDITION", conflicts_with_all = ["rate", "requests", "requests_each", "think_time", "fail_if", "hdr", "series"])]
     find_rate: Option<Condition>,
     /// How the requests of --rate follow each other
     #[arg(long, value_enum, default_value_t = arrivals::Kind::Constant)]
@@ -192,6 +193,16 @@ impl Args {
         let cannot = |why: &str| Err(Failure::Cannot(why.to_owned()));
         if self.workers > Some(WORKERS_MAX) {
             return cannot(&format!("--workers is {WORKERS_MAX} at most"));
+        }
+        let poisson = self.arrivals == arrivals::Kind::Poisson;
+        if poisson && self.rate.is_none() && self.find_rate.is_none() {
+            return cannot("--arrivals is for --rate or --find-rate");
+        }
+        if self.seed.is_some() && !poisson {
+            return cannot("--seed is for --arrivals poisson");
+        }
+        if self.server_pid.is_some_and(|pid| proc::cpu_time(pid).is_none()) {
+            return cannot("--server-pid: there is no such process on this machine");
         }
         // A probe is one more.
         if self.requests_each > Some(REQUESTS_EACH_MAX) {
