@@ -195,6 +195,10 @@ fn a_server_that_hangs_up_is_a_failure() {
     assert_eq!(output.status.code(), Some(1));
     let failures = &report(&output)["failures"];
     assert_eq!((&failures["closed_by_server"], &failures["lost"]), (&1.into(), &1.into()));
+    let report = report(&output);
+    // It hung up in the warm-up, or while it was measured.
+    let verdict = report["verdict"].as_str().unwrap();
+    assert!(verdict.starts_with("INVALID: it ended after 0.0 s of 10.0"), "{verdict}");
 }
 
 #[test]

@@ -265,6 +265,11 @@ impl Report {
             load_cpu_busy: busy(measured.load_cpu) / plan.processes().max(1) as f64,
             server_cpu_busy: measured.server_cpu.map(busy),
             measured_s: wall,
+            // With a number of requests it ends when they are answered.
+            planned_s: match (plan.requests, plan.requests_each) {
+                (None, None) => Some(plan.duration.as_secs_f64()),
+                _ => None,
+            },
             requests,
             due: plan.schedule.as_ref().map(|_| measured.due),
             in_flight_mean: measured.in_flight_mean,

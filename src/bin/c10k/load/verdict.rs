@@ -19,6 +19,8 @@ pub(super) struct Evidence {
     /// In CPUs, if the server's process is known.
     pub(super) server_cpu_busy: Option<f64>,
     pub(super) measured_s: f64,
+    /// How long was to be measured, if that was all that was to end it.
+    pub(super) planned_s: Option<f64>,
     /// Replies within the measured time.
     pub(super) requests: u64,
     /// Requests that were due within it, in an open loop.
@@ -51,6 +53,7 @@ impl Verdict {
         verdict.invalid.extend(seen.bottleneck());
         verdict.invalid.extend(seen.short_of_rate());
         verdict.invalid.extend(seen.backlog());
+        verdict.invalid.extend(seen.cut_short());
         verdict.warnings.extend(seen.little());
         verdict.warnings.extend(seen.sent_late());
         verdict
@@ -101,6 +104,12 @@ impl Evidence {
         })
     }
 
+    fn cut_short(&self) -> Option<String> {
+        let planned = self.planned_s.filter(|planned| self.measured_s < planned * REACHED)?;
+        let measured = self.measured_s;
+        Some(format!("it ended after {measured:.1} s of {planned:.1}: no connection was left"))
+    }
+
     /// Little's law: under way are as many as come in the time that each takes.
     fn little(&self) -> Option<String> {
         let rate = self.requests as f64 / self.measured_s;
@@ -134,6 +143,7 @@ mod tests {
         load_cpu_busy: 0.3,
         server_cpu_busy: None,
         measured_s: 10.0,
+        planned_s: Some(10.0),
         requests: 9_999,
         due: Some(10_000),
         in_flight_mean: 2.0,
@@ -163,6 +173,10 @@ mod tests {
             (Evidence { load_cpu_busy: 0.95, ..GOOD }, "is not known"),
             (Evidence { load_cpu_busy: 0.95, server_cpu_busy: Some(0.5), ..GOOD }, "only 50%"),
             (Evidence { requests: 9_700, ..GOOD }, "1,000 requests/s were due, and 970 were"),
+            (
+                Evidence { measured_s: 4.0, requests: 3_999, due: None, ..GOOD },
+                "after 4.0 s of 10.0",
+            ),
             (Evidence { backlog_end: 40, ..GOOD }, "40 requests were waiting at the end, 10 at"),
         ] {
             let line = Verdict::of(&seen).line();
