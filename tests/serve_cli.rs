@@ -48,6 +48,20 @@ fn help_has_an_example() {
 }
 
 #[test]
+fn help_of_a_verb_says_more_than_the_list_of_verbs() {
+    let list = run(&["help"]);
+    for verb in ["serve", "client", "load", "merge", "race", "million"] {
+        let help = run(&["help", verb]);
+        let help = text(&help.stdout);
+        let short = help.lines().next().unwrap();
+        assert!(text(&list.stdout).contains(short), "{verb}: {short}");
+        let intro = help.split("Usage:").next().unwrap();
+        assert!(intro.lines().count() > 2, "{verb}: {intro}");
+        assert!(help.contains(&format!("Examples:\n  c10k {verb}")), "{verb}");
+    }
+}
+
+#[test]
 fn bad_usage() {
     for (args, cause) in [
         (&["serve", "--no-such-flag"][..], "--no-such-flag"),
