@@ -1,13 +1,16 @@
 //! `c10k load` as a child, its report, and servers for it that do wrong.
 
-use std::io::{BufRead, BufReader, Write};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::process::Output;
+use std::process::{Child, ChildStdout, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use nix::unistd::Pid;
 use serde_json::Value;
 
+use super::comes_true;
 use super::server::c10k;
 
 pub(crate) fn load(addr: &str, args: &[&str]) -> Output {
@@ -71,4 +74,57 @@ pub(crate) fn stalling() -> SocketAddr {
         }
         Some(line)
     })
+}
+
+/// A load that has connected, and waits to be told to go on.
+pub(crate) struct Waiting {
+    pub(crate) child: Child,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Waiting {
+    /// Starts one with `--wait`, and waits for it to have made all its connections.
+    #[track_caller]
+    pub(crate) fn start(args: &[&str], connections: usize) -> Waiting {
+        let args = [&["load", "--wait"], args].concat();
+        let mut child = c10k(&args).stdin(Stdio::piped()).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        assert_eq!(line, format!("connected {connections}\n"));
+        Waiting { child, stdout }
+    }
+
+    pub(crate) fn go(&mut self) {
+        self.child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    }
+
+    /// Its exit status, and what it printed. One that goes on for ever fails the test.
+    #[track_caller]
+    pub(crate) fn end(mut self) -> (Option<i32>, String) {
+        assert!(comes_true(|| self.child.try_wait().unwrap().is_some()), "it does not end");
+        let mut text = String::new();
+        self.stdout.read_to_string(&mut text).unwrap();
+        (self.child.wait().unwrap().code(), text)
+    }
+
+    /// The processes that it has forked.
+    pub(crate) fn workers(&self) -> Vec<Pid> {
+        let own = self.child.id().to_string();
+        let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+            let pid: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            // "123 (c10k) S 122 ...": after the name come its state and its parent (proc_pid_stat(5)).
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            let parent = stat.rsplit(") ").next()?.split(' ').nth(1)?;
+            (parent == own).then_some(Pid::from_raw(pid))
+        });
+        processes.collect()
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
