@@ -106,12 +106,13 @@ const MESSAGE_BYTES: u32 = 64;
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     // Before the work: what cannot be read or written would make it vain.
+    let baseline = args.baseline.as_deref().map(report::read).transpose()?;
+    let earlier = args.from.as_deref().map(report::read).transpose()?;
     for path in args.report.iter().chain(&args.svg) {
         report::check(path)?;
     }
-    let baseline = args.baseline.as_deref().map(report::read).transpose()?;
-    let race = match &args.from {
-        Some(path) => report::read(path)?,
+    let race = match earlier {
+        Some(race) => race,
         None => race(&args)?,
     };
     if let Some(path) = &args.report {
