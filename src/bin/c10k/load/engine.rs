@@ -27,6 +27,7 @@ use super::plan::{Plan, Share};
 use super::progress::{self, Progress, Stage, Watcher};
 use super::schedule::Schedule;
 use crate::Failure;
+use crate::proc;
 use crate::protocol::{AnyFraming, FramingKind};
 
 /// How often datagrams are looked for that had no reply: ten times within the time-out, but not
@@ -106,6 +107,9 @@ impl<'a> Load<'a> {
         watcher: &mut Watcher<'_>,
     ) -> Result<Measured, Failure> {
         let Load { engine, reactor } = self;
+        // To read this of ten thousand tasks takes a while: not with requests under way.
+        let server = engine.plan.server_pid;
+        let (before, replied) = (server.map(proc::switches), engine.run.replied.get());
         if !engine.peers.is_empty() {
             engine.start(reactor, schedule)?;
             while engine.run.phase.get() != Phase::Over {
@@ -113,7 +117,12 @@ impl<'a> Load<'a> {
             }
             watcher(engine.progress(Stage::Exchanging))?;
         }
-        Ok(engine.measured(reactor))
+        let switches = server.map(proc::switches).zip(before);
+        Ok(Measured {
+            replies: engine.run.replied.get() - replied,
+            server_switches: switches.map(|(now, before)| now.saturating_sub(before)),
+            ..engine.measured(reactor)
+        })
     }
 
     /// Says how many of the connections are to send in the next exchange.
@@ -418,8 +427,8 @@ impl Engine<'_> {
             steps,
             load_cpu: window.load_cpu,
             server_cpu: window.server_cpu,
-            server_switches: window.server_switches,
             failures,
+            ..Measured::default()
         }
     }
 }

@@ -42,8 +42,10 @@ pub(super) struct Measured {
     pub(super) load_cpu: Duration,
     /// `None` if no server was named, or it is not there.
     pub(super) server_cpu: Option<Duration>,
-    /// How often its tasks were put on a CPU.
+    /// How often its tasks were put on a CPU, from before the first request to after the last, and
+    /// how many replies there were meanwhile.
     pub(super) server_switches: Option<u64>,
+    pub(super) replies: u64,
     pub(super) failures: Failures,
 }
 
@@ -137,6 +139,7 @@ impl Measured {
         self.load_cpu += other.load_cpu;
         // There is one server: who measured for longest has seen the most of it.
         self.server_cpu = self.server_cpu.max(other.server_cpu);
+        self.replies += other.replies;
         self.server_switches = self.server_switches.max(other.server_switches);
         self.failures.add(other.failures);
     }

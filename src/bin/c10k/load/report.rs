@@ -307,7 +307,7 @@ impl Report {
             server_cpu_us_per_request: measured.server_cpu.map(per_request),
             server_switches_per_request: measured
                 .server_switches
-                .map(|switches| switches as f64 / requests.max(1) as f64),
+                .map(|switches| switches as f64 / measured.replies.max(1) as f64),
             steps: match &plan.schedule {
                 Some(Schedule(steps)) => {
                     let each = steps.iter().zip(&measured.steps);

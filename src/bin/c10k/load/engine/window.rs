@@ -16,7 +16,6 @@ pub(super) struct Window {
     pub(super) load_cpu: Duration,
     /// Of the server and its children. `None` if no server was named, or it is not there.
     pub(super) server_cpu: Option<Duration>,
-    pub(super) server_switches: Option<u64>,
 }
 
 impl Window {
@@ -27,19 +26,16 @@ impl Window {
             let children = proc::family(pid).into_iter().skip(1).filter_map(cpu_time);
             Some(cpu_time(pid)? + children.sum())
         });
-        let server_switches = server.map(proc::switches);
         let load_cpu = cpu_time(process::id()).unwrap_or_default();
-        Window { load_cpu, server_cpu, server_switches, ..Window::default() }
+        Window { load_cpu, server_cpu, ..Window::default() }
     }
 
     /// What has passed on each clock from `before` to this.
     pub(super) fn since(self, before: Window) -> Window {
         let cpu = self.server_cpu.zip(before.server_cpu);
-        let switches = self.server_switches.zip(before.server_switches);
         Window {
             load_cpu: self.load_cpu.saturating_sub(before.load_cpu),
             server_cpu: cpu.map(|(now, before)| now.saturating_sub(before)),
-            server_switches: switches.map(|(now, before)| now.saturating_sub(before)),
             ..self
         }
     }
