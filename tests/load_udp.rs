@@ -86,6 +86,17 @@ fn what_is_lost_is_counted_and_the_next_is_sent() {
 }
 
 #[test]
+fn whoever_loses_the_last_request_is_replaced_too() {
+    let addr = answering(|number, datagram| match number % 10 {
+        7 => vec![],
+        _ => vec![datagram],
+    });
+    let args = ["--udp", "--connections", "2", "--churn", "1", "--requests", "100"];
+    let report = report(&load(&addr.to_string(), &[&args[..], &["--timeout", "50ms"]].concat()));
+    assert!(report["requests"].as_u64() >= Some(100), "{report:#}");
+}
+
+#[test]
 fn replies_that_overtake_others_are_right_and_counted() {
     // Each second one is held back until the next has been answered.
     let mut held = None;

@@ -263,10 +263,7 @@ impl Engine<'_> {
         let Some(peer) = peer_mut(reactor, token) else { return };
         let replied = self.run.replied.get();
         let driven = peer.drive(readiness, &mut self.work, &self.traffic);
-        let idle = self.run.pauses && replied != self.run.replied.get() && {
-            let checker = peer.checker();
-            checker.outstanding() + checker.waiting() == 0
-        };
+        let idle = self.run.pauses && replied != self.run.replied.get() && unanswered(peer) == 0;
         match driven {
             Ok(step @ (Step::Wait | Step::Again | Step::Linger)) => {
                 if step != Step::Wait {
@@ -287,7 +284,7 @@ impl Engine<'_> {
         }
     }
 
-    /// The last request under way on a connection was answered, and the answer did not make
+    /// The last request under way on a connection was answered or given up, and that did not make
     /// another.
     fn pause(&mut self, reactor: &mut Reactor<Source>, token: Token) {
         let Some(peer) = peer(reactor, token) else { return };
@@ -319,7 +316,8 @@ impl Engine<'_> {
         let sending = matches!(self.run.phase.get(), Phase::WarmUp | Phase::Measuring);
         for token in reactor.tokens().collect::<Vec<_>>() {
             let Some(peer) = peer_mut(reactor, token) else { continue };
-            for _ in 0..peer.checker_mut().give_up() {
+            let given_up = peer.checker_mut().give_up();
+            for _ in 0..given_up {
                 if peer.checker().waiting() > 0 {
                     peer.push(|checker, out| {
                         checker.next_waiting(out);
@@ -327,6 +325,9 @@ impl Engine<'_> {
                 } else if sending && !self.run.open.get() && peer.checker().has_more() {
                     peer.push(Checker::request);
                 }
+            }
+            if self.run.pauses && given_up > 0 && unanswered(peer) == 0 {
+                self.pause(reactor, token);
             }
         }
         self.give_up_later(reactor);
