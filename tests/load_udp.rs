@@ -77,11 +77,11 @@ fn what_is_lost_is_counted_and_the_next_is_sent() {
         7 => vec![],
         _ => vec![datagram],
     });
-    let args = [ONE, &["--requests-each", "100", "--timeout", "50ms"]].concat();
+    let args = [ONE, &["--requests-each", "100", "--timeout", "50ms", "--pipeline", "2"]].concat();
     let output = load(&addr.to_string(), &args);
     let report = report(&output);
     assert_eq!((failure(&report, "lost"), failure(&report, "mismatched")), (10, 0), "{report:#}");
-    assert_eq!(report["requests_total"], 90);
+    assert_eq!((&report["requests_total"], &report["reordered"]), (&90.into(), &0.into()));
     assert_eq!(output.status.code(), Some(1));
 }
 

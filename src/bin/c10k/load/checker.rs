@@ -70,7 +70,7 @@ pub(crate) struct Run {
     pub(super) backlog_first_half: Cell<u64>,
     /// Nanoseconds that requests have been under way, all of them together.
     pub(super) in_flight_time: Cell<u64>,
-    /// Datagrams that were answered before older ones.
+    /// Datagrams that were answered after newer ones.
     pub(super) reordered: Cell<u64>,
     /// Connections that had a reply, and it was right.
     pub(crate) answered: Cell<u64>,
@@ -321,8 +321,8 @@ impl Checker {
         let payload = &self.run.payload;
         let answers = |number| payload.answers(self.connection, number, reply);
         match requests.take(self.next, answers) {
-            Matched::Answers(times, overtook) => {
-                self.run.reordered.set(self.run.reordered.get() + u64::from(overtook));
+            Matched::Answers(times, overtaken) => {
+                self.run.reordered.set(self.run.reordered.get() + u64::from(overtaken));
                 return Some(times);
             }
             Matched::TooLate => {

@@ -26,7 +26,7 @@ pub(crate) struct Report {
     pub(crate) active: u64,
     /// Connections that had a reply, and it was right.
     pub(crate) answered: u64,
-    /// Datagrams that were answered before older ones of their socket; `None` for streams, which
+    /// Datagrams that were answered after newer ones of their socket; `None` for streams, which
     /// keep their order.
     pub(crate) reordered: Option<u64>,
     /// Requests under way on each connection; in an open loop the most of them, if limited.

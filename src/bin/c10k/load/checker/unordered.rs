@@ -10,15 +10,18 @@ const GIVEN_UP_MAX: usize = 1_024;
 /// The requests of a socket of datagrams.
 ///
 /// ```text
-///             first                    next
-///   given up  |  sent    -    sent     |
-///                        answered
+///             first              passed        next
+///   given up  |  sent  -  sent  -  |    sent   |
+///                      answered
 /// ```
 ///
-/// What is before `first` is answered or given up; of those between, some are answered already.
+/// What is before `first` is answered or given up; of those between, some are answered already: the
+/// newest of them is the last one passed.
 #[derive(Debug, Default)]
 pub(super) struct Unordered {
     sent: VecDeque<Option<Times>>,
+    /// How many of those are the newest that was answered, or older.
+    passed: usize,
     /// How many of those have had no reply.
     under_way: usize,
     /// When those were due that are not sent yet.
@@ -29,7 +32,7 @@ pub(super) struct Unordered {
 /// What a reply is the reply to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Matched {
-    /// A request under way; and whether it was answered before an older one.
+    /// A request under way; and whether a newer one was answered before it.
     Answers(Times, bool),
     /// One that was given up.
     TooLate,
@@ -46,18 +49,22 @@ impl Unordered {
         self.under_way += 1;
     }
 
-    /// Finds the request that was answered, the oldest first; `next` is the number of the next one
-    /// to be sent.
+    /// Finds the request that was answered; `next` is the number of the next one to be sent.
+    ///
+    /// The first to be looked at is the one behind the newest that was answered: it is the one, if
+    /// none was lost. If many were, they are not looked at for each reply again.
     pub(super) fn take(&mut self, next: u32, answers: impl Fn(u32) -> bool) -> Matched {
         let first = next.wrapping_sub(self.sent.len() as u32);
         let number = |at: usize| first.wrapping_add(at as u32);
-        let found = (0..self.sent.len()).find(|&at| self.sent[at].is_some() && answers(number(at)));
+        let mut each = (self.passed..self.sent.len()).chain(0..self.passed);
+        let found = each.find(|&at| self.sent[at].is_some() && answers(number(at)));
         if let Some(at) = found {
             let times = self.sent[at].take().expect("just looked");
             self.under_way -= 1;
-            let overtook = self.sent.range(..at).any(Option::is_some);
+            let overtaken = at < self.passed;
+            self.passed = self.passed.max(at + 1);
             self.forget_answered();
-            return Matched::Answers(times, overtook);
+            return Matched::Answers(times, overtaken);
         }
         match self.given_up.iter().position(|&number| answers(number)) {
             Some(at) => {
@@ -75,7 +82,7 @@ impl Unordered {
             && times.sent < sent_before
         {
             let number = next.wrapping_sub(self.sent.len() as u32);
-            self.sent.pop_front();
+            self.forget_first();
             self.under_way -= 1;
             self.given_up.truncate(GIVEN_UP_MAX - 1);
             self.given_up.push_front(number);
@@ -87,8 +94,13 @@ impl Unordered {
 
     fn forget_answered(&mut self) {
         while let Some(None) = self.sent.front() {
-            self.sent.pop_front();
+            self.forget_first();
         }
+    }
+
+    fn forget_first(&mut self) {
+        self.sent.pop_front();
+        self.passed = self.passed.saturating_sub(1);
     }
 }
 
@@ -107,11 +119,11 @@ mod tests {
         (0..5).for_each(|time| requests.push(times(time)));
         let mut take = |number| requests.take(15, |other| other == number);
         assert_eq!(take(10), Matched::Answers(times(0), false));
-        assert_eq!(take(13), Matched::Answers(times(3), true));
+        assert_eq!(take(13), Matched::Answers(times(3), false));
         assert_eq!(take(13), Matched::Nothing);
         assert_eq!(take(15), Matched::Nothing, "not sent yet");
-        assert_eq!(take(11), Matched::Answers(times(1), false));
-        assert_eq!(take(12), Matched::Answers(times(2), false));
+        assert_eq!(take(11), Matched::Answers(times(1), true));
+        assert_eq!(take(12), Matched::Answers(times(2), true));
         assert_eq!(take(14), Matched::Answers(times(4), false));
         assert_eq!((requests.len(), requests.sent.len()), (0, 0));
     }
@@ -120,7 +132,7 @@ mod tests {
     fn what_is_given_up_may_still_come_once() {
         let mut requests = Unordered::default();
         (0..5).for_each(|time| requests.push(times(time)));
-        assert_eq!(requests.take(5, |number| number == 1), Matched::Answers(times(1), true));
+        assert_eq!(requests.take(5, |number| number == 1), Matched::Answers(times(1), false));
         assert_eq!(requests.give_up(5, 3), 2, "numbers 0 and 2");
         assert_eq!((requests.len(), requests.give_up(5, 3)), (2, 0));
         assert_eq!(requests.take(5, |number| number == 2), Matched::TooLate);
@@ -129,6 +141,25 @@ mod tests {
         assert_eq!(requests.take(5, |number| number == 3), Matched::Answers(times(3), false));
         assert_eq!(requests.give_up(5, u64::MAX), 1);
         assert_eq!((requests.len(), requests.sent.len()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_lost_is_not_in_the_way_of_the_next() {
+        let mut requests = Unordered::default();
+        (0..9).for_each(|time| requests.push(times(time)));
+        assert_eq!(requests.take(9, |number| number == 2), Matched::Answers(times(2), false));
+        // Short messages are the same again soon; and with no verification any reply will do.
+        let even = |number| number % 2 == 0;
+        for (time, overtaken) in [(4, false), (6, false), (8, false), (0, true)] {
+            assert_eq!(requests.take(9, even), Matched::Answers(times(time), overtaken));
+        }
+        assert_eq!(requests.take(9, even), Matched::Nothing);
+        assert_eq!(requests.give_up(9, 4), 2, "numbers 1 and 3");
+        requests.push(times(9));
+        assert_eq!(requests.take(10, |number| number == 5), Matched::Answers(times(5), true));
+        assert_eq!(requests.take(10, |number| number == 9), Matched::Answers(times(9), false));
+        assert_eq!(requests.take(10, |number| number == 7), Matched::Answers(times(7), true));
+        assert_eq!((requests.len(), requests.sent.len(), requests.passed), (0, 0, 0));
     }
 
     #[test]
