@@ -178,6 +178,11 @@ impl Service for PrefixEcho {
         reply.extend(request);
         Outcome::Reply
     }
+
+    /// Each would be longer than the one before.
+    fn is_reply(&self, datagram: &[u8]) -> bool {
+        !self.prefix.is_empty() && datagram.starts_with(&self.prefix)
+    }
 }
 
 /// Replies `ok` to anything, with nothing after it whatever the framing.
@@ -189,6 +194,10 @@ impl Service for Ok {
         reply.extend(b"ok");
         reply.unterminated();
         Outcome::Reply
+    }
+
+    fn is_reply(&self, datagram: &[u8]) -> bool {
+        datagram == b"ok"
     }
 }
 

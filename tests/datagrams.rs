@@ -189,14 +189,23 @@ fn one_from_the_servers_own_address_is_refused() {
 
 #[test]
 fn a_reply_is_not_answered() {
-    let server = start(&EPOLL, &["--protocol", "sum"]);
-    let client = client_of(server.udp_addr());
-    client.send(br#"{"Error":"expected value at line 1 column 1"}"#).unwrap();
-    client.send(br#"{"Sum":11}"#).unwrap();
-    exchange(&client, br#"{"A":1}"#, br#"{"Sum":1}"#);
-    let outcome = server.stop();
-    assert_eq!(outcome.count("refused_reply"), 2);
-    assert_eq!((outcome.summary().requests, outcome.summary().refused), (1, 2));
+    let error = r#"{"Error":"expected value at line 1 column 1"}"#;
+    // How it serves, what is sent that is a reply of such a server, and a request with its reply.
+    for (serves, replies, request, reply) in [
+        (["--protocol", "sum"], [error, r#"{"Sum":11}"#], r#"{"A":1}"#, r#"{"Sum":1}"#),
+        (["--protocol", "ok"], ["ok", "ok"], "ok?", "ok"),
+        (["--prefix", "got:"], ["got:it", "got:got:"], "it", "got:it"),
+    ] {
+        let server = start(&EPOLL, &serves);
+        let client = client_of(server.udp_addr());
+        for datagram in replies {
+            client.send(datagram.as_bytes()).unwrap();
+        }
+        exchange(&client, request.as_bytes(), reply.as_bytes());
+        let outcome = server.stop();
+        assert_eq!(outcome.count("refused_reply"), 2, "{serves:?}");
+        assert_eq!((outcome.summary().requests, outcome.summary().refused), (1, 2));
+    }
 }
 
 #[test]
