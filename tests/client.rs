@@ -5,8 +5,10 @@
 mod common;
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::process::{Child, ChildStdout, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
 
 use common::server::c10k;
 use common::{EPOLL, EVERY_MODEL, Server, each_of};
@@ -175,6 +177,28 @@ fn datagrams_go_and_come_back() {
     let long = "x".repeat(65_508);
     fails(&client(&addr, &["--udp", &long], ""), 2, "too long for a datagram");
     fails(&client("unix:/tmp/c10k", &["--udp", "hello"], ""), 2, "--udp is for IP addresses");
+}
+
+#[test]
+fn a_reply_that_comes_twice_is_not_the_next_one() {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let addr = socket.local_addr().unwrap().to_string();
+    let (tell, answered) = mpsc::channel();
+    // It ends with the test.
+    thread::spawn(move || {
+        let mut request = [0; 100];
+        loop {
+            let (len, from) = socket.recv_from(&mut request).unwrap();
+            socket.send_to(&request[..len], from).unwrap();
+            socket.send_to(&request[..len], from).unwrap();
+            tell.send(()).unwrap();
+        }
+    });
+    let mut client = Prompt::start(&addr, &["--udp"]);
+    for message in ["a", "b", "c"] {
+        assert_eq!(client.ask(message), format!("{message}\n"));
+        answered.recv().unwrap();
+    }
 }
 
 fn reusable_listener() -> TcpListener {

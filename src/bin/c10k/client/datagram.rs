@@ -35,10 +35,13 @@ impl DatagramClient {
     /// Sends a datagram, and waits for the one that answers it.
     pub(super) fn ask(&mut self, request: &[u8], timeout: Duration) -> Result<Vec<u8>, Failure> {
         let deadline = Instant::now() + timeout;
-        // What the network has said of an earlier one was told then, or is of no interest now.
-        let _ = sys::take_error(self.fd.as_fd());
-        sys::send(self.fd.as_fd(), request).map_err(not_sent)?;
         let mut reply = vec![0; DATAGRAM_LEN_MAX];
+        // What has come since then is no answer to this one: a reply that came twice, or what the
+        // network has said of an earlier request.
+        while !matches!(sys::recv_datagram(self.fd.as_fd(), &mut reply), Ok(Recv::WouldBlock))
+            && Instant::now() < deadline
+        {}
+        sys::send(self.fd.as_fd(), request).map_err(not_sent)?;
         loop {
             match sys::recv_datagram(self.fd.as_fd(), &mut reply) {
                 Ok(Recv::Data(len)) => {
