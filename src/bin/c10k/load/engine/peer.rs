@@ -14,6 +14,10 @@ use crate::protocol::AnyFraming;
 
 pub(super) const INTEREST: Interest = Interest::READ.union(Interest::WRITE).union(Interest::EDGE);
 
+/// How many datagrams that answer nothing a socket receives in a turn: whoever floods it with them is
+/// not to keep the loop from the others, nor from its end.
+const STRAYS_MAX: usize = 64;
+
 #[derive(Debug)]
 pub(in crate::load) enum Peer {
     Stream(Connection<AnyFraming, Checker>),
@@ -105,17 +109,26 @@ impl Datagrams {
         // Beyond that there are only some that come late or twice. They stay where they are until
         // the next one comes, which the kernel tells of.
         let most = self.session.service().outstanding();
-        let mut received = 0;
+        let (mut received, mut strays) = (0, 0);
         while received < most {
+            if strays == STRAYS_MAX {
+                return Step::Again;
+            }
             match sys::recv_datagram(self.fd.as_fd(), buffer) {
                 Ok(Recv::Data(len)) => {
                     let before = self.session.service().replied();
                     self.session.receive(&buffer[..len]);
-                    received += usize::from(before != self.session.service().replied());
+                    match before != self.session.service().replied() {
+                        true => received += 1,
+                        false => strays += 1,
+                    }
                     self.send();
                 }
                 Ok(Recv::WouldBlock | Recv::Eof) => break,
-                Err(error) => self.session.service().failed(&error),
+                Err(error) => {
+                    self.session.service().failed(&error);
+                    strays += 1;
+                }
             }
         }
         Step::Wait
@@ -133,5 +146,41 @@ impl Datagrams {
             self.session.service().failed(&error);
         }
         self.session.advance(len);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::rc::Rc;
+
+    use c10k::sys::ConnectOptions;
+
+    use super::*;
+    use crate::load::checker::Run;
+    use crate::load::plan::Plan;
+    use crate::protocol::FramingKind;
+
+    #[test]
+    fn a_flood_of_what_answers_nothing_is_received_bit_by_bit() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let target = Addr::Udp(server.local_addr().unwrap());
+        let (fd, _) = sys::connect(&target, &ConnectOptions::default()).unwrap();
+        let plan = Plan { udp: true, ..Plan::new(vec![target.clone()], 1) };
+        let checker = Checker::new(Rc::new(Run::new(plan.payload.clone(), &plan)), 0);
+        let framing = AnyFraming::new(FramingKind::Chunk, b'\n', u32::MAX);
+        let mut peer = Peer::new(&target, fd, Session::new(framing, checker));
+        peer.push(Checker::request);
+
+        let mut request = [0; 100];
+        let (len, client) = server.recv_from(&mut request).unwrap();
+        for _ in 0..STRAYS_MAX {
+            server.send_to(b"nothing", client).unwrap();
+        }
+        server.send_to(&request[..len], client).unwrap();
+        let (mut work, traffic) = (Work::new(), Traffic::default());
+        let mut drive = || peer.drive(Readiness::NONE, &mut work, &traffic).unwrap();
+        assert_eq!((drive(), drive()), (Step::Again, Step::Wait));
+        assert_eq!(peer.checker().replied(), 1);
     }
 }
