@@ -393,7 +393,10 @@ impl Engine<'_> {
                 self.run.phase.set(Phase::Draining);
                 self.timer = Some(reactor.set_timer(Instant::now() + self.plan.timeout));
             }
-            Phase::Connecting | Phase::Draining | Phase::Over => self.run.phase.set(Phase::Over),
+            Phase::Connecting | Phase::Draining | Phase::Over => {
+                self.count_unsent();
+                self.run.phase.set(Phase::Over);
+            }
         }
     }
 
