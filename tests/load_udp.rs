@@ -97,6 +97,20 @@ fn whoever_loses_the_last_request_is_replaced_too() {
 }
 
 #[test]
+fn a_search_goes_on_after_losses() {
+    let addr = answering(|number, datagram| match number % 2 {
+        0 => vec![],
+        _ => vec![datagram],
+    });
+    let args = ["--udp", "--connections", "1", "--find-rate", "p99<1s", "--warmup", "0s"];
+    let times = ["--duration", "50ms", "--timeout", "200ms"];
+    let found = report(&load(&addr.to_string(), &[&args[..], &times].concat()));
+    let trials = found["trials"].as_array().expect("some").iter();
+    let answered = trials.filter(|trial| trial["requests_per_s"].as_f64() > Some(0.0)).count();
+    assert!(answered >= 3, "{found:#}");
+}
+
+#[test]
 fn replies_that_overtake_others_are_right_and_counted() {
     // Each second one is held back until the next has been answered.
     let mut held = None;

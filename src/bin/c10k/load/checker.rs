@@ -315,6 +315,15 @@ impl Checker {
         lost
     }
 
+    /// Gives up all datagrams, which were counted as lost already.
+    pub(super) fn forget(&mut self) {
+        let UnderWay::Unordered(requests) = &mut self.under_way else { return };
+        let gone = requests.give_up(self.next, u64::MAX);
+        self.run.gone.set(self.run.gone.get() + gone);
+        let waiting = requests.waiting.drain(..).count() as u64;
+        self.run.waiting.set(self.run.waiting.get() - waiting);
+    }
+
     /// Finds the request that a datagram is the reply to.
     fn take_unordered(&mut self, reply: &[u8]) -> Option<Times> {
         let UnderWay::Unordered(requests) = &mut self.under_way else { return None };

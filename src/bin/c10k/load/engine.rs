@@ -131,10 +131,13 @@ impl<'a> Load<'a> {
     }
 
     /// Closes the connections that have not answered everything: what they were sent was counted
-    /// as lost, and must not be answered in the next exchange.
+    /// as lost, and must not be answered in the next exchange. A socket of datagrams forgets it.
     pub(super) fn close_unanswered(&mut self) {
         for token in self.reactor.tokens().collect::<Vec<_>>() {
-            self.engine.close_unanswered(&mut self.reactor, token);
+            match peer_mut(&mut self.reactor, token) {
+                Some(peer) if self.engine.plan.udp => peer.checker_mut().forget(),
+                _ => _ = self.engine.close_unanswered(&mut self.reactor, token),
+            }
         }
     }
 }
