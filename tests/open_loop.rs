@@ -131,6 +131,15 @@ fn the_rate_that_holds_is_found() {
     assert!(found["rate_per_s"].as_u64().is_none_or(|rate| rate <= 3_200), "{found:#}");
     assert_eq!(server.stop().summary().connections, 4, "they stay from trial to trial");
 
+    // Whoever has taken the place of another sends in the next trial.
+    let server = Server::start(&EPOLL, &[]);
+    let args = ["--connections", "2", "--churn", "2", "--duration", "100ms"];
+    let output = load(&server.addr().to_string(), &[&args[..], &condition].concat());
+    let found = report(&output);
+    let answered = |trial: &&Value| trial["requests_per_s"].as_f64() > Some(0.0);
+    let trials = found["trials"].as_array().unwrap();
+    assert_eq!(trials.iter().filter(answered).count(), trials.len(), "{found:#}");
+
     let none = ["--connections", "1", "--duration", "50ms", "--find-rate", "p50<1us"];
     let output = load(&tampering(|_, line| Some(line)).to_string(), &none);
     assert_eq!(output.status.code(), Some(1));

@@ -110,6 +110,10 @@ impl<'a> Load<'a> {
         // To read this of ten thousand tasks takes a while: not with requests under way.
         let server = engine.plan.server_pid;
         let (before, replied) = (server.map(proc::switches), engine.run.replied.get());
+        if engine.plan.churn.is_some() {
+            // Others may have taken the places of those that were there at first.
+            engine.peers = reactor.tokens().filter(|&it| peer(reactor, it).is_some()).collect();
+        }
         if !engine.peers.is_empty() {
             engine.start(reactor, schedule)?;
             while engine.run.phase.get() != Phase::Over {
