@@ -1,6 +1,7 @@
 //! One process's loop: the same reactor and the same connections as the server's.
 
 mod connecting;
+mod giving_up;
 mod open;
 mod peer;
 mod sources;
@@ -29,11 +30,6 @@ use super::schedule::Schedule;
 use crate::Failure;
 use crate::proc;
 use crate::protocol::{AnyFraming, FramingKind};
-
-/// How often datagrams are looked for that had no reply: ten times within the time-out, but not
-/// much more often than the clock of the loop ticks, and so that the end does not wait for it.
-const GIVE_UP_MIN: Duration = Duration::from_millis(5);
-const GIVE_UP_MAX: Duration = Duration::from_millis(100);
 
 struct Engine<'a> {
     plan: &'a Plan,
@@ -307,37 +303,6 @@ impl Engine<'_> {
         } else if sending && let Some(time) = self.plan.think_time {
             reactor.set_deadline(token, Instant::now() + time);
         }
-    }
-
-    /// Datagrams may be lost: nobody sends them again, and they are looked for now and then.
-    fn give_up_later(&mut self, reactor: &mut Reactor<Source>) {
-        if self.plan.udp {
-            let every = (self.plan.timeout / 10).clamp(GIVE_UP_MIN, GIVE_UP_MAX);
-            self.give_up_timer = Some(reactor.set_timer(Instant::now() + every));
-        }
-    }
-
-    /// Gives up those that have had no reply within the time-out, and sends others in their place.
-    fn give_up(&mut self, reactor: &mut Reactor<Source>) {
-        self.run.read_clock();
-        let sending = matches!(self.run.phase.get(), Phase::WarmUp | Phase::Measuring);
-        for token in reactor.tokens().collect::<Vec<_>>() {
-            let Some(peer) = peer_mut(reactor, token) else { continue };
-            let given_up = peer.checker_mut().give_up();
-            for _ in 0..given_up {
-                if peer.checker().waiting() > 0 {
-                    peer.push(|checker, out| {
-                        checker.next_waiting(out);
-                    });
-                } else if sending && !self.run.open.get() && peer.checker().has_more() {
-                    peer.push(Checker::request);
-                }
-            }
-            if self.run.pauses && given_up > 0 && unanswered(peer) == 0 {
-                self.pause(reactor, token);
-            }
-        }
-        self.give_up_later(reactor);
     }
 
     /// A connection is over: what it had under way will never be answered.
