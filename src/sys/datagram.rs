@@ -144,7 +144,8 @@ impl Datagrams {
             header.msg_hdr.msg_name = (&raw mut envelope.from).cast();
             header.msg_hdr.msg_namelen = mem::size_of_val(&envelope.from) as libc::socklen_t;
             header.msg_hdr.msg_control = (&raw mut envelope.control).cast();
-            header.msg_hdr.msg_controllen = CONTROL_LEN;
+            // Of one type with glibc, and of another with musl, as the flags below.
+            header.msg_hdr.msg_controllen = CONTROL_LEN as _;
         }
         // SAFETY: each header points to one part, and to the address and the control messages of
         // one envelope, with their lengths; each part to `len_max` bytes. All of them are borrowed
@@ -162,7 +163,7 @@ impl Datagrams {
             envelope.len = (header.msg_len as usize).min(self.len_max);
             envelope.truncated = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
             envelope.from_len = header.msg_hdr.msg_namelen;
-            envelope.control_len = header.msg_hdr.msg_controllen;
+            envelope.control_len = header.msg_hdr.msg_controllen as _;
             envelope.control.leave_by_any_way(envelope.control_len);
         }
         self.received = received;
@@ -209,7 +210,7 @@ impl Datagrams {
             header.msg_hdr.msg_namelen = envelope.from_len;
             if envelope.control_len > 0 {
                 header.msg_hdr.msg_control = (&raw mut envelope.control).cast();
-                header.msg_hdr.msg_controllen = envelope.control_len;
+                header.msg_hdr.msg_controllen = envelope.control_len as _;
             }
         }
         // SAFETY: as many headers as replies are filled in. Each points to one part, which points
@@ -217,7 +218,7 @@ impl Datagrams {
         // wrote them, with their lengths. All outlive the call, which only writes `msg_len`.
         let sent = retry(|| unsafe {
             let (headers, len) = (headers.as_mut_ptr(), replies.len() as libc::c_uint);
-            Errno::result(libc::sendmmsg(fd.as_raw_fd(), headers, len, libc::MSG_NOSIGNAL))
+            Errno::result(libc::sendmmsg(fd.as_raw_fd(), headers, len, libc::MSG_NOSIGNAL as _))
         })?;
         Ok(sent as usize)
     }

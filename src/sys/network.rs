@@ -39,13 +39,15 @@ pub fn set_link_up(name: &str, up: bool) -> io::Result<()> {
         *to = from as libc::c_char;
     }
     // SAFETY: SIOCGIFFLAGS reads the name and writes the flags of the ifreq that is pointed to.
-    Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &mut request) })?;
+    Errno::result(unsafe {
+        libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS as _, &mut request)
+    })?;
     // SAFETY: the call above has written this member of the union.
     let flags = unsafe { request.ifr_ifru.ifru_flags };
     let is_up = libc::IFF_UP as libc::c_short;
     request.ifr_ifru.ifru_flags = if up { flags | is_up } else { flags & !is_up };
     // SAFETY: SIOCSIFFLAGS reads the name and the flags.
-    Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &request) })?;
+    Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &request) })?;
     Ok(())
 }
 
