@@ -84,7 +84,7 @@ pub(crate) struct Args {
     /// keep busy [default: this process does it]
     #[arg(long, value_name = "N", value_parser = units::some)]
     workers: Option<u64>,
-    /// Connect from these addresses, spread over them: IP or NETWORK/BITS; TCP only
+    /// Connect from these addresses, spread over them: IP or NETWORK/BITS; not for unix sockets
     #[arg(long, value_name = "ADDR[,ADDR]...", value_delimiter = ',', value_parser = source::sources)]
     source: Vec<Sources>,
     /// Begin this many connections in a second [default: as many as can be made]
