@@ -20,6 +20,8 @@ fn native(name: &str, file: &str, libraries: &[&str]) {
                 println!("cargo::rustc-link-lib={library}");
             }
         }
-        Err(error) => println!("cargo::warning={name} is left out: {path} does not compile: {error}"),
+        Err(error) => {
+            println!("cargo::warning={name} is left out: {path} does not compile: {error}")
+        }
     }
 }

@@ -207,7 +207,8 @@ fn one(
         let report = load.run(active)?;
         requests_before = report.requests_total;
         let cpu_us = report.server_cpu_us_per_request.unwrap_or(f64::NAN);
-        let key = Key { some_idle: active < connections, setup: Setup { connections, pipeline }, active };
+        let key =
+            Key { some_idle: active < connections, setup: Setup { connections, pipeline }, active };
         let sample = Sample {
             round,
             requests_per_cpu_s: 1e6 / cpu_us,

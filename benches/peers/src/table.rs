@@ -50,14 +50,16 @@ fn table(text: &mut String, cell: &Cell, bold: &dyn Fn(&str) -> String, terminal
             let room = " ".repeat(width - figure.chars().count() - stars(*behind));
             let figure = if *behind { bold(figure) } else { figure.clone() };
             // Names to the left, figures to the right.
-            line += &if at == 0 { format!(" {figure}{room} |") } else { format!(" {room}{figure} |") };
+            line +=
+                &if at == 0 { format!(" {figure}{room} |") } else { format!(" {room}{figure} |") };
         }
         let _ = writeln!(text, "{line}");
         if row[1].0 == HEADINGS[1] {
             let rule = |(at, width): (usize, usize)| {
                 "-".repeat(width + 1) + if at == 0 { "-|" } else { ":|" }
             };
-            let _ = writeln!(text, "|{}", widths.into_iter().enumerate().map(rule).collect::<String>());
+            let _ =
+                writeln!(text, "|{}", widths.into_iter().enumerate().map(rule).collect::<String>());
         }
     }
     text.push('\n');
@@ -74,15 +76,13 @@ fn row(entry: &Entry, ours: Option<&Entry>) -> [(String, bool); 6] {
         let beside = ours.and_then(|ours| Some(of(entry)? / of(ours)?));
         beside.is_some_and(|ratio| ratio <= 1.0 - TELLABLE)
     };
-    let ratio = |ratio: Spread| {
-        format!("{:.2} ({:.2} to {:.2})", ratio.median, ratio.min, ratio.max)
-    };
+    let ratio =
+        |ratio: Spread| format!("{:.2} ({:.2} to {:.2})", ratio.median, ratio.min, ratio.max);
     let known = |figure: Option<f64>, digits: usize| {
         figure.map_or("-".to_owned(), |figure| grouped(figure, digits))
     };
-    let resident = |entry: &Entry| {
-        entry.resident_bytes_per_idle_connection.map(|bytes| bytes.median.max(0.0))
-    };
+    let resident =
+        |entry: &Entry| entry.resident_bytes_per_idle_connection.map(|bytes| bytes.median.max(0.0));
     [
         (entry.name.clone(), false),
         match ours {
@@ -92,10 +92,7 @@ fn row(entry: &Entry, ours: Option<&Entry>) -> [(String, bool); 6] {
                 entry.ratio_to_ours.is_some_and(|ratio| ratio.median >= 1.0 + TELLABLE),
             ),
         },
-        (
-            grouped(entry.requests_per_s.median, 0),
-            more(|entry| Some(entry.requests_per_s.median)),
-        ),
+        (grouped(entry.requests_per_s.median, 0), more(|entry| Some(entry.requests_per_s.median))),
         (grouped(entry.p99_us.median, 0), less(|entry| Some(entry.p99_us.median))),
         (
             known(resident(entry), 0),
