@@ -14,7 +14,7 @@ using asio::ip::tcp;
 namespace {
 
 constexpr std::size_t frame_size_max = 64 * 1024;
-constexpr std::size_t input_size = 16 * 1024;
+constexpr std::size_t input_size = 64 * 1024;
 
 class session : public std::enable_shared_from_this<session> {
 public:

@@ -1,4 +1,5 @@
-// libevent with a bufferevent for each connection.
+// libevent with a bufferevent for each connection. Up to version 2.1 it reads at most 4 KiB at a
+// time, whatever it is told, and asks before each read how much there is.
 
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::Args;
@@ -21,6 +22,12 @@ const CONNECTIONS_MEASURABLE: u64 = 1_000;
 
 /// To attach to more takes longer than all else.
 const THREADS_TRACED_MAX: usize = 200;
+
+/// A server that got less than this of its CPU had not enough of it to say anything.
+const SERVER_BUSY_MIN: f64 = 0.05;
+
+/// Less of a CPU than this for both server and load is not what they need, but what they got.
+const CPU_BUSY_MIN: f64 = 0.8;
 
 /// What `c10k load` sends if it is not told otherwise.
 const MESSAGE_BYTES: u64 = 64;
@@ -47,6 +54,9 @@ struct Sample {
     requests_per_cpu_s: f64,
     requests_per_s: f64,
     p99_us: f64,
+    server_busy: f64,
+    /// How much of its CPU the busier of server and load got.
+    cpu_busy: f64,
     idle_bytes: Option<f64>,
     syscalls: Option<f64>,
 }
@@ -73,7 +83,7 @@ pub(crate) fn run(args: Args) -> Result<(), Box<dyn Error>> {
     let plan = plan(args, names)?;
     let overflows = listen_overflows();
     let mut warnings = Vec::new();
-    let samples = measure(&plan, &mut warnings);
+    let (samples, failed) = measure(&plan, &mut warnings);
     match listen_overflows().saturating_sub(overflows) {
         0 => {}
         times => warnings.push(format!("the queue of a listener was full {times} times")),
@@ -82,6 +92,8 @@ pub(crate) fn run(args: Args) -> Result<(), Box<dyn Error>> {
         let average = machine.load_average;
         warnings.push(format!("the machine was busy when it began: its load was {average:.1}"));
     }
+
+    warnings.extend(starved(&samples));
 
     let cells = samples.iter().map(|(key, by_name)| cell(key, by_name, &plan.names)).collect();
     let comparison = Comparison {
@@ -102,9 +114,9 @@ pub(crate) fn run(args: Args) -> Result<(), Box<dyn Error>> {
         serde_json::to_writer_pretty(file, &comparison)?;
     }
     print!("{}", table::text(&comparison, io::stdout().is_terminal()));
-    match comparison.warnings.iter().filter(|warning| warning.contains("failed")).count() {
+    match failed {
         0 => Ok(()),
-        failed => Err(format!("{failed} runs failed").into()),
+        _ => Err(format!("{failed} runs failed").into()),
     }
 }
 
@@ -154,10 +166,13 @@ fn plan(args: Args, names: Vec<&'static str>) -> io::Result<Plan> {
     Ok(Plan { args, c10k, names, setups, rounds, duration })
 }
 
-/// All in turn, so often: what the machine does meanwhile falls on all of them.
-fn measure(plan: &Plan, warnings: &mut Vec<String>) -> Samples {
+/// All in turn, so often: what the machine does meanwhile falls on all of them. Returns how many
+/// runs failed too, each of which is a warning.
+fn measure(plan: &Plan, warnings: &mut Vec<String>) -> (Samples, usize) {
     let began = Instant::now();
     let mut samples = Samples::new();
+    let (mut void, mut failed) = (0, 0);
+    let mut random = fastrand::Rng::with_seed(0);
     for round in 0..plan.rounds {
         for &setup in &plan.setups {
             let Setup { connections, pipeline } = setup;
@@ -167,22 +182,31 @@ fn measure(plan: &Plan, warnings: &mut Vec<String>) -> Samples {
                 round + 1,
                 plan.rounds,
             );
-            // Another one goes first in each round, so that nobody always follows the same.
+            // What one leaves behind in the machine is not always for the same one to bear. The
+            // order is the same in every run, though.
             let mut names = plan.names.clone();
-            names.rotate_left(round % plan.names.len());
+            random.shuffle(&mut names);
             for name in names {
                 let taken = one(plan, name, setup, round).map_err(|error| {
                     let what = format!("{name} failed with {connections} x {pipeline}: {error}");
                     eprintln!("{what}");
                     warnings.push(what);
+                    failed += 1;
                 });
                 for (key, sample) in taken.unwrap_or_default() {
+                    if sample.server_busy < SERVER_BUSY_MIN {
+                        void += 1;
+                        continue;
+                    }
                     samples.entry(key).or_default().entry(name).or_default().push(sample);
                 }
             }
         }
     }
-    samples
+    if void > 0 {
+        warnings.push(format!("{void} trials were thrown away: the server hardly got to run"));
+    }
+    (samples, failed)
 }
 
 /// One server, loaded with all connections active, and with some among idle ones.
@@ -193,6 +217,7 @@ fn one(
     round: usize,
 ) -> io::Result<Vec<(Key, Sample)>> {
     let Setup { connections, pipeline } = setup;
+    settle();
     let server = Server::start(&mut server_command(plan, name)?)?;
     let mut load = Load::start(&mut load_command(plan, setup, &server), connections)?;
     // Everything is connected, was answered once, and is idle.
@@ -207,6 +232,7 @@ fn one(
         let report = load.run(active)?;
         requests_before = report.requests_total;
         let cpu_us = report.server_cpu_us_per_request.unwrap_or(f64::NAN);
+        let server_busy = report.server_cpu_busy.unwrap_or(0.0);
         let key =
             Key { some_idle: active < connections, setup: Setup { connections, pipeline }, active };
         let sample = Sample {
@@ -214,20 +240,59 @@ fn one(
             requests_per_cpu_s: 1e6 / cpu_us,
             requests_per_s: report.requests_per_s,
             p99_us: report.latency_us.p99,
+            server_busy,
+            cpu_busy: server_busy.max(report.load_cpu_busy),
             idle_bytes,
             syscalls: None,
         };
         taken.push((key, sample));
     }
     // Once, in the end: to be traced slows a server down.
-    if round == 0 && threads(server.pid()) <= THREADS_TRACED_MAX {
-        if let Some(counting) = Counting::start(server.pid()) {
-            let requests = load.run(connections)?.requests_total - requests_before;
-            let calls = counting.stop()?;
-            taken[0].1.syscalls = calls.map(|calls| calls as f64 / requests.max(1) as f64);
-        }
+    if round == 0
+        && threads(server.pid()) <= THREADS_TRACED_MAX
+        && let Some(counting) = Counting::start(server.pid())
+    {
+        let requests = load.run(connections)?.requests_total - requests_before;
+        let calls = counting.stop()?;
+        taken[0].1.syscalls = calls.map(|calls| calls as f64 / requests.max(1) as f64);
     }
     Ok(taken)
+}
+
+/// With many connections, one of the two has always something to do: if neither was busy, another
+/// had their CPUs.
+fn starved(samples: &Samples) -> Option<String> {
+    let many = samples.iter().filter(|(key, _)| key.active >= 50);
+    let busy: Vec<f64> = many
+        .flat_map(|(_, by_name)| by_name.values().flatten().map(|sample| sample.cpu_busy))
+        .collect();
+    let starved = busy.iter().filter(|&&busy| busy < CPU_BUSY_MIN).count();
+    (starved > busy.len() / 20).then(|| {
+        format!(
+            "in {starved} of {} trials neither server nor load had its CPU for itself: rates and p99 \
+             tell of the machine, and only what is per CPU second counts",
+            busy.len(),
+        )
+    })
+}
+
+/// Waits until the kernel has given back what the last run took, which it does in its own time;
+/// for half a second at most.
+fn settle() {
+    let slab = || {
+        let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let kib = meminfo.lines().find_map(|line| line.strip_prefix("Slab:"));
+        kib.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let mut before = slab();
+    for _ in 0..10 {
+        thread::sleep(Duration::from_millis(50));
+        let now = slab();
+        if now >= before {
+            return;
+        }
+        before = now;
+    }
 }
 
 fn server_command(plan: &Plan, name: &str) -> io::Result<Command> {
@@ -291,7 +356,7 @@ fn machine() -> Machine {
     let average = read("/proc/loadavg");
     Machine {
         cpu: cpu.map_or("unknown", |(_, name)| name).to_owned(),
-        cpus: std::thread::available_parallelism().map_or(1, usize::from),
+        cpus: thread::available_parallelism().map_or(1, usize::from),
         kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
         load_average: average.split(' ').next().and_then(|one| one.parse().ok()).unwrap_or(0.0),
     }

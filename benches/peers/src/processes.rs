@@ -87,6 +87,9 @@ pub(crate) struct Report {
     pub(crate) requests_total: u64,
     pub(crate) requests_per_s: f64,
     pub(crate) server_cpu_us_per_request: Option<f64>,
+    /// Of one CPU.
+    pub(crate) server_cpu_busy: Option<f64>,
+    pub(crate) load_cpu_busy: f64,
     pub(crate) latency_us: Latency,
     failures: serde_json::Map<String, Value>,
 }

@@ -119,9 +119,13 @@ fn behind(text: &mut String, comparison: &Comparison) {
         let Cell { connections, active, pipeline, .. } = cell;
         let _ = writeln!(
             text,
-            "- {}: {:.2} ({:.2} to {:.2}), {active} of {connections} connections active, {pipeline} \
+            "- {}: {:.2} ({:.2} to {:.2}{}), {active} of {connections} connections active, {pipeline} \
              under way",
-            entry.name, ratio.median, ratio.min, ratio.max,
+            entry.name,
+            ratio.median,
+            ratio.min,
+            ratio.max,
+            if ratio.min > 1.0 { ": in every round" } else { "" },
         );
     }
     if pairs.is_empty() {

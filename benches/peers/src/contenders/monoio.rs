@@ -11,7 +11,7 @@ use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 use crate::session::Framer;
 
 /// Pages of it that are never touched are never there.
-const INPUT_SIZE: usize = 16 * 1024;
+const INPUT_SIZE: usize = 64 * 1024;
 
 pub(super) fn serve_on_uring(listener: std::net::TcpListener) -> io::Result<()> {
     // io_uring waits itself, and would report that a socket that does not block is not ready.

@@ -9,7 +9,8 @@ use crate::session::Framer;
 /// Pages of a stack that are never touched are never there, but its address space is.
 const STACK_SIZE: usize = 128 * 1024;
 
-const INPUT_SIZE: usize = 16 * 1024;
+/// The same goes for this.
+const INPUT_SIZE: usize = 64 * 1024;
 
 pub(super) fn serve(listener: TcpListener) -> io::Result<()> {
     listener.set_nonblocking(false)?;
