@@ -52,8 +52,7 @@ struct Engine<'a> {
     sending_since: u64,
     ring: Vec<Token>,
     turn: usize,
-    /// Wakes the loop to send the next request; and when it was last set for, unless it has gone
-    /// off since.
+    /// Wakes the loop to send the next request; and when it was last set for.
     alarm: Option<Token>,
     alarm_at: Option<u64>,
     /// Ends the phase under way.
@@ -440,7 +439,6 @@ impl Handler<Source> for Engine<'_> {
     fn ready(&mut self, reactor: &mut Reactor<Source>, token: Token, readiness: Readiness) {
         if self.alarm == Some(token) {
             // What is due is sent when all that is ready was told.
-            self.alarm_at = None;
             return;
         }
         self.run.read_clock();
