@@ -4,8 +4,11 @@
 //! connection, is compiled in, a server for each; the framing is chosen by a branch that always
 //! goes the same way, which costs next to nothing and saves compiling three times as many.
 
+use c10k::Addr;
 use c10k::framing::{Chunk, Delimiter, Framing, JsonState, JsonValue, Scan};
 use clap::ValueEnum;
+
+use crate::Failure;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Protocol {
@@ -36,6 +39,12 @@ impl Protocol {
             Protocol::Ok => FramingKind::Chunk,
         }
     }
+}
+
+/// Where datagrams go to that are meant for this address.
+pub(crate) fn datagrams_at(addr: &Addr) -> Result<Addr, Failure> {
+    let why = "--udp is for IP addresses, and not for the path of a unix socket";
+    addr.udp().ok_or_else(|| Failure::Cannot(why.to_owned()))
 }
 
 /// One of the three, in eight bytes of each connection: the one meant is put together when it is

@@ -1,7 +1,6 @@
 //! A client over datagrams: one goes out, and one is to come back.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -20,13 +19,9 @@ pub(super) struct DatagramClient {
 }
 
 impl DatagramClient {
-    pub(super) fn connect(
-        addr: SocketAddr,
-        options: &ConnectOptions,
-    ) -> Result<DatagramClient, Error> {
-        let addr = Addr::Udp(addr);
+    pub(super) fn connect(addr: &Addr, options: &ConnectOptions) -> Result<DatagramClient, Error> {
         let failed = |source| Error::Connect { addr: addr.clone(), source };
-        let (fd, _) = sys::connect(&addr, options).map_err(failed)?;
+        let (fd, _) = sys::connect(addr, options).map_err(failed)?;
         let mut poller = Epoll::new().map_err(failed)?;
         poller.add(&fd, Token(0), Interest::READ).map_err(failed)?;
         Ok(DatagramClient { fd, poller, events: Vec::new() })

@@ -13,7 +13,7 @@ use c10k::{Addr, Error};
 use self::datagram::DatagramClient;
 use self::stream::StreamClient;
 use crate::Failure;
-use crate::protocol::Protocol;
+use crate::protocol::{Protocol, datagrams_at};
 use crate::units;
 
 /// Sends messages to a server and prints the replies
@@ -121,16 +121,12 @@ impl Client {
         };
         let mut failure = None;
         for addr in Addr::resolve(&args.addr)? {
-            let client = match addr {
-                _ if !args.udp => {
+            let client = match args.udp {
+                false => {
                     StreamClient::connect(&addr, &options, args).map(Box::new).map(Client::Stream)
                 }
-                Addr::Tcp(addr) | Addr::Udp(addr) => {
-                    DatagramClient::connect(addr, &options).map(Client::Datagram)
-                }
-                Addr::Unix(_) => {
-                    let why = "--udp is for IP addresses, and not for the path of a unix socket";
-                    return Err(Failure::Cannot(why.to_owned()));
+                true => {
+                    DatagramClient::connect(&datagrams_at(&addr)?, &options).map(Client::Datagram)
                 }
             };
             match client {

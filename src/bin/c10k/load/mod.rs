@@ -45,6 +45,7 @@ use self::threshold::Condition;
 use self::workers::Workers;
 use crate::Failure;
 use crate::proc;
+use crate::protocol::datagrams_at;
 use crate::units;
 
 /// Loads a server with many connections and checks every reply
@@ -264,11 +265,7 @@ impl Args {
         if !self.udp {
             return Ok(targets);
         }
-        let datagrams = |target: &Addr| {
-            let why = "--udp is for IP addresses, and not for the path of a unix socket";
-            target.udp().ok_or_else(|| Failure::Cannot(why.to_owned()))
-        };
-        targets.iter().map(datagrams).collect()
+        targets.iter().map(datagrams_at).collect()
     }
 
     fn payload(&self) -> Result<Payload, Failure> {
