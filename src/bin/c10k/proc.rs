@@ -1,6 +1,7 @@
 //! What the kernel says of memory and processes; see `proc(5)`.
 
 use std::fs;
+use std::io;
 use std::time::Duration;
 
 use nix::time::ClockId;
@@ -114,12 +115,12 @@ impl CpuTime {
 }
 
 /// The bytes behind `name:` in a file of lines like `Slab:   123 kB`.
-fn kilobytes(text: &str, name: &str) -> i64 {
+pub(crate) fn kilobytes(text: &str, name: &str) -> i64 {
     field(text, name).and_then(|value| value.parse::<i64>().ok()).unwrap_or(0) * 1024
 }
 
 /// The first word behind `name:`.
-fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
         .and_then(|rest| rest.split_whitespace().next())
@@ -166,15 +167,26 @@ pub(crate) fn switches(pid: u32) -> u64 {
 /// Connections that the kernel dropped because an accept queue was full (`ListenOverflows`), in
 /// this network namespace since it began.
 pub(crate) fn listen_overflows() -> u64 {
-    let text = fs::read_to_string("/proc/net/netstat").unwrap_or_default();
-    let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt:"));
-    let (Some(names), Some(values)) = (lines.next(), lines.next()) else { return 0 };
+    counter("TcpExt:ListenOverflows").unwrap_or(0)
+}
+
+/// A counter of this network, as in `TcpExt:ListenOverflows` or `Udp:RcvbufErrors`
+/// (`/proc/net/netstat`, `/proc/net/snmp`, `proc_pid_net(5)`).
+pub(crate) fn counter(name: &str) -> io::Result<u64> {
+    let unknown = || io::Error::new(io::ErrorKind::NotFound, format!("no counter {name}"));
+    let (group, field) = name.split_once(':').ok_or_else(unknown)?;
+    let file = if group.ends_with("Ext") { "netstat" } else { "snmp" };
+    // The file of this thread's network, which may not be that of the process.
+    let text = fs::read_to_string(format!("/proc/thread-self/net/{file}"))?;
+    let prefix = format!("{group}:");
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix(&prefix));
+    let (names, values) = lines.next().zip(lines.next()).ok_or_else(unknown)?;
     names
         .split_whitespace()
         .zip(values.split_whitespace())
-        .find(|(name, _)| *name == "ListenOverflows")
+        .find(|(name, _)| *name == field)
         .and_then(|(_, value)| value.parse().ok())
-        .unwrap_or(0)
+        .ok_or_else(unknown)
 }
 
 #[cfg(test)]

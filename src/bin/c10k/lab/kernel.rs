@@ -5,7 +5,7 @@ use std::ffi::c_long;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -115,10 +115,19 @@ impl Lab {
     }
 }
 
+/// How long the kernel may take for what it does by itself: sending again, mostly, after 200 ms at
+/// the earliest, then after 400 ms, and so on.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Has a blocking socket wait no longer than that: a lab ends also where its claim is false.
+pub(crate) fn with_patience(fd: &OwnedFd) -> io::Result<()> {
+    sys::set_io_timeout(fd.as_fd(), Some(PATIENCE))
+}
+
 /// Looks again until something is so, for 5 s at most, and says whether it came to be so: also
 /// over the loopback interface a packet arrives some time after the call that sent it.
 pub(crate) fn until(mut so: impl FnMut() -> Result<bool, Trouble>) -> Result<bool, Trouble> {
-    let end = Instant::now() + Duration::from_secs(5);
+    let end = Instant::now() + PATIENCE;
     while !so()? {
         if Instant::now() > end {
             return Ok(false);
@@ -250,23 +259,4 @@ pub(crate) fn thread_time() -> Result<ThreadTime, Trouble> {
     let sleeps = getrusage(UsageWho::RUSAGE_THREAD)?.voluntary_context_switches();
     let (on_cpu, queued) = (Duration::from_nanos(on_cpu), Duration::from_nanos(queued));
     Ok(ThreadTime { sleeps, on_cpu, queued })
-}
-
-/// A counter of this network, as in `TcpExt:ListenOverflows` or `Udp:RcvbufErrors`
-/// (`/proc/net/netstat`, `/proc/net/snmp`, `proc_pid_net(5)`).
-pub(crate) fn counter(name: &str) -> io::Result<u64> {
-    let unknown = || io::Error::new(io::ErrorKind::NotFound, format!("no counter {name}"));
-    let (group, field) = name.split_once(':').ok_or_else(unknown)?;
-    let file = if group.ends_with("Ext") { "netstat" } else { "snmp" };
-    // The file of this thread's network, which may not be that of the process.
-    let text = fs::read_to_string(format!("/proc/thread-self/net/{file}"))?;
-    let prefix = format!("{group}:");
-    let mut lines = text.lines().filter_map(|line| line.strip_prefix(&prefix));
-    let (names, values) = lines.next().zip(lines.next()).ok_or_else(unknown)?;
-    names
-        .split_whitespace()
-        .zip(values.split_whitespace())
-        .find(|(name, _)| *name == field)
-        .and_then(|(_, value)| value.parse().ok())
-        .ok_or_else(unknown)
 }

@@ -6,8 +6,9 @@ use c10k::sys::{self, Recv};
 use nix::errno::Errno;
 use nix::sys::socket::{Shutdown, SockFlag, sockopt};
 
-use super::{impatient, peek};
+use super::peek;
 use crate::lab::calls::{errno, local};
+use crate::lab::kernel::with_patience;
 use crate::lab::record::Lab;
 use crate::lab::{About, Trouble};
 
@@ -69,8 +70,8 @@ fn asked(lab: &mut Lab, listener: &OwnedFd) -> Result<(OwnedFd, OwnedFd), Troubl
     lab.set(&client, sockopt::RcvBuf, &4096, "SO_RCVBUF, 4096")?;
     lab.connect(&client, local(listener)?)?;
     let server = lab.accept(listener, SockFlag::empty(), "server")?;
-    impatient(&client)?;
-    impatient(&server)?;
+    with_patience(&client)?;
+    with_patience(&server)?;
     // The whole reply is sent by one call that does not wait for the client.
     lab.set(&server, sockopt::SndBuf, &(4 * REPLY), "SO_SNDBUF, 240000")?;
     lab.send(&client, REQUEST)?;

@@ -9,9 +9,9 @@ use nix::sys::socket::{MsgFlags, recv, sockopt};
 
 use super::{pair, states};
 use crate::lab::calls::local;
-use crate::lab::kernel::counter;
 use crate::lab::record::Lab;
 use crate::lab::{About, Trouble};
+use crate::proc::counter;
 
 pub(super) const ABOUT: About = About {
     name: "keepalive",

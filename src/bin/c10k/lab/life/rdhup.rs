@@ -6,8 +6,9 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollFlags};
 use nix::sys::socket::{Shutdown, sockopt};
 
-use super::{PATIENCE, pair};
+use super::pair;
 use crate::lab::calls::flags;
+use crate::lab::kernel::PATIENCE;
 use crate::lab::record::Lab;
 use crate::lab::{About, Trouble};
 

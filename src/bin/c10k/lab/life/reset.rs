@@ -10,11 +10,12 @@ use nix::sys::socket::sockopt;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, write};
 
-use super::{PATIENCE, pair, peek, states};
+use super::{pair, peek, states};
 use crate::lab::calls::{errno, flags, local};
-use crate::lab::kernel::{counter, in_state};
+use crate::lab::kernel::{PATIENCE, in_state};
 use crate::lab::record::Lab;
 use crate::lab::{About, Trouble};
+use crate::proc::counter;
 
 pub(super) const ABOUT: About = About {
     name: "reset",

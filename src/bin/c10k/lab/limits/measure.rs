@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::sys::resource::{UsageWho, getrusage};
 
 use crate::lab::Trouble;
-use crate::proc::Memory;
+use crate::proc::{Memory, kilobytes};
 
 /// How often something is weighed until it has gone well three times.
 pub(super) const ROUNDS_MAX: u64 = 12;
@@ -41,9 +41,7 @@ pub(super) fn weigh(
 /// (`proc_pid_status(5)`).
 fn status(name: &str) -> i64 {
     let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    let number = line.and_then(|rest| rest.split_whitespace().next()?.parse::<i64>().ok());
-    number.unwrap_or(0) * 1024
+    kilobytes(&text, name)
 }
 
 /// Kernel stacks, of the whole system; and of this process what is reserved, memory in use, and

@@ -7,9 +7,10 @@ use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 
 use crate::lab::calls::local;
-use crate::lab::kernel::{counter, queued, until};
+use crate::lab::kernel::{queued, until};
 use crate::lab::record::Lab;
 use crate::lab::{About, Trouble};
+use crate::proc::counter;
 
 pub(super) const ABOUT: About = About {
     name: "accept-queue",

@@ -22,6 +22,7 @@ use crate::lab::Trouble;
 use crate::lab::calls::{ANY_PORT, errno};
 use crate::lab::kernel::until;
 use crate::lab::record::Lab;
+use crate::proc::field;
 
 /// More than any of the labs connects.
 const BACKLOG: i32 = 256;
@@ -49,19 +50,18 @@ impl Child {
 
     /// Its state, as in `R` (it runs, or wants to), `S` (it sleeps) or `T` (it was stopped).
     pub(super) fn state(&self) -> Result<char, Trouble> {
-        Ok(self.status("State:")?.chars().next().unwrap_or('?'))
+        Ok(self.status("State")?.chars().next().unwrap_or('?'))
     }
 
     /// How often it gave up its CPU to wait for something: so often was it woken, and one more.
     pub(super) fn times_asleep(&self) -> Result<u64, Trouble> {
-        Ok(self.status("voluntary_ctxt_switches:")?.parse()?)
+        Ok(self.status("voluntary_ctxt_switches")?.parse()?)
     }
 
-    /// A line of `proc_pid_status(5)`.
-    fn status(&self, field: &str) -> Result<String, Trouble> {
+    /// The first word of a line of `proc_pid_status(5)`.
+    fn status(&self, name: &str) -> Result<String, Trouble> {
         let text = fs::read_to_string(format!("/proc/{}/status", self.0))?;
-        let value = text.lines().find_map(|line| line.strip_prefix(field)).unwrap_or_default();
-        Ok(value.trim().to_owned())
+        Ok(field(&text, name).unwrap_or_default().to_owned())
     }
 }
 

@@ -7,9 +7,10 @@ use nix::errno::Errno;
 
 use super::children::{client, listeners, readiness};
 use crate::lab::calls::errno;
-use crate::lab::kernel::{Protocol, counter, queued, sockets, until};
+use crate::lab::kernel::{Protocol, queued, sockets, until};
 use crate::lab::record::Lab;
 use crate::lab::{About, Trouble};
+use crate::proc::counter;
 
 pub(super) const ABOUT: About = About {
     name: "reuseport-close",

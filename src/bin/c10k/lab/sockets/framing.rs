@@ -6,8 +6,9 @@ use c10k::framing::{Framing, JsonValue, Scan};
 use c10k::sys::{Recv, recv, send};
 use nix::sys::socket::{SockFlag, sockopt};
 
-use super::{ends_once, with_patience};
+use super::ends_once;
 use crate::lab::calls::ANY_PORT;
+use crate::lab::kernel::with_patience;
 use crate::lab::record::Lab;
 use crate::lab::{About, Trouble};
 

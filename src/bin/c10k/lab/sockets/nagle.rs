@@ -7,7 +7,7 @@ use c10k::sys::{self, Recv};
 use nix::errno::Errno;
 use nix::sys::socket::sockopt;
 
-use super::with_patience;
+use crate::lab::kernel::with_patience;
 use crate::lab::record::Lab;
 use crate::lab::{About, Trouble};
 

@@ -7,9 +7,9 @@ use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{SockFlag, sockopt};
 
-use super::{ends_once, with_patience};
+use super::ends_once;
 use crate::lab::calls::{ANY_PORT, errno, flags};
-use crate::lab::kernel::Socket;
+use crate::lab::kernel::{Socket, with_patience};
 use crate::lab::record::Lab;
 use crate::lab::{About, Trouble};
 
