@@ -54,6 +54,9 @@ pub(crate) struct Wheel<T> {
     occupied: [u64; LEVELS],
     /// Every timer due before this tick has fired.
     now: u64,
+    /// Time gets to no slot that holds a timer before this tick. A timer that is cancelled leaves
+    /// it as it is.
+    next: u64,
 }
 
 impl<T: Copy + Default> Wheel<T> {
@@ -61,7 +64,7 @@ impl<T: Copy + Default> Wheel<T> {
         let sentinel = |key| Entry { tick: 0, payload: T::default(), prev: key, next: key };
         let mut entries = Vec::with_capacity(ENTRIES_AT_START);
         entries.extend((0..SENTINELS as Key).map(sentinel));
-        Wheel { entries, free: 0, armed: 0, occupied: [0; LEVELS], now: 0 }
+        Wheel { entries, free: 0, armed: 0, occupied: [0; LEVELS], now: 0, next: u64::MAX }
     }
 
     /// How many timers are armed.
@@ -71,7 +74,8 @@ impl<T: Copy + Default> Wheel<T> {
 
     /// Arms a timer for `tick`, or for the next tick if that has come already.
     pub(crate) fn insert(&mut self, tick: u64, payload: T) -> Key {
-        let entry = Entry { tick: tick.max(self.now + 1), payload, prev: 0, next: 0 };
+        let tick = tick.max(self.now + 1);
+        let entry = Entry { tick, payload, prev: 0, next: 0 };
         let key = if self.free == 0 {
             self.entries.push(entry);
             Key::try_from(self.entries.len() - 1).expect("under 4 billion timers")
@@ -102,14 +106,26 @@ impl<T: Copy + Default> Wheel<T> {
         payload
     }
 
-    /// When to look next: no timer is due before that tick. It may be early, when all there is
-    /// to do is to move timers to a finer wheel.
+    /// When to look next: no timer is due before that tick. It may be early: when the first timer
+    /// was cancelled, or when all there is to do is to move timers to a finer wheel.
+    #[inline]
     pub(crate) fn next_tick(&self) -> Option<u64> {
-        self.next_slot().map(|(_, tick)| tick)
+        (self.armed > 0).then_some(self.next)
     }
 
     /// Takes one timer that is due at `now`, if there is any. To be called until there is none.
+    #[inline]
     pub(crate) fn expire(&mut self, now: u64) -> Option<(Key, T)> {
+        match now < self.next {
+            true => {
+                self.now = self.now.max(now);
+                None
+            }
+            false => self.expire_first(now),
+        }
+    }
+
+    fn expire_first(&mut self, now: u64) -> Option<(Key, T)> {
         while let Some((slot, tick)) = self.next_slot().filter(|&(_, tick)| tick <= now) {
             self.now = self.now.max(tick);
             if slot < SLOTS {
@@ -125,6 +141,7 @@ impl<T: Copy + Default> Wheel<T> {
             }
         }
         self.now = self.now.max(now);
+        self.next = self.next_slot().map_or(u64::MAX, |(_, tick)| tick);
         None
     }
 
@@ -149,8 +166,10 @@ impl<T: Copy + Default> Wheel<T> {
         let tick = self.entries[key as usize].tick.min(self.now + REACH);
         let differs = (tick ^ self.now) | (SLOTS as u64 - 1);
         let level = ((u64::BITS - 1 - differs.leading_zeros()) / BITS).min(LEVELS as u32 - 1);
-        let slot = (tick >> (BITS * level)) as usize % SLOTS;
+        let shift = BITS * level;
+        let slot = (tick >> shift) as usize % SLOTS;
         self.occupied[level as usize] |= 1 << slot;
+        self.next = self.next.min(tick >> shift << shift);
 
         // At the end of the ring: timers of one tick fire in the order they were armed.
         let sentinel = (level as usize * SLOTS + slot) as Key;
