@@ -74,23 +74,26 @@ where
     }
 
     #[inline]
-    fn ready(&mut self, reactor: &mut Loop<F, S, P>, token: Token, readiness: Readiness) {
-        let now_ms = reactor.now_ms();
-        let counters = &self.shared.counters;
-        let Some(Source::Connection(connection)) = reactor.source_mut(token) else { return };
-        match connection.drive(readiness, now_ms, &mut self.work, &counters.traffic) {
+    fn drive(
+        &mut self,
+        connection: &mut Connection<F, S>,
+        readiness: Readiness,
+        now_ms: u32,
+    ) -> io::Result<Step> {
+        connection.drive(readiness, now_ms, &mut self.work, &self.shared.counters.traffic)
+    }
+
+    #[inline]
+    fn carry_out(&mut self, reactor: &mut Loop<F, S, P>, token: Token, step: io::Result<Step>) {
+        match step {
+            Ok(Step::Wait) if self.trigger == Trigger::Edge => {}
             Ok(Step::Wait) => self.watch(reactor, token),
             Ok(Step::Again) => reactor.again(token),
-            Ok(Step::Linger) => {
-                let ended = connection.session_mut().take_ended();
-                account_for_end(ended, counters, || sys::peer_addr(connection));
-                reactor.set_deadline(token, Instant::now() + LINGER);
-                reactor.again(token);
-            }
+            Ok(Step::Linger) => self.linger(reactor, token),
             Ok(Step::Close) => self.close(reactor, token),
             Err(error) => {
                 log::debug!("a connection is lost: {error}");
-                counters.error(&error);
+                self.shared.counters.error(&error);
                 self.close(reactor, token);
             }
         }
@@ -140,17 +143,22 @@ where
     M: Fn() -> S,
 {
     /// With level triggering, has the poller watch for what the connection now wants.
-    #[inline]
     fn watch<P: Poller>(&mut self, reactor: &mut Loop<F, S, P>, token: Token) {
-        if self.trigger == Trigger::Edge {
-            return;
-        }
         let Some(Source::Connection(connection)) = reactor.source_mut(token) else { return };
         let Some(interest) = connection.take_interest_change() else { return };
         if let Err(error) = reactor.modify(token, interest) {
             self.shared.counters.error(&error);
             self.close(reactor, token);
         }
+    }
+
+    /// Its sending side was shut down just now: gives the peer a while to read and to finish.
+    fn linger<P: Poller>(&mut self, reactor: &mut Loop<F, S, P>, token: Token) {
+        let Some(Source::Connection(connection)) = reactor.source_mut(token) else { return };
+        let ended = connection.session_mut().take_ended();
+        account_for_end(ended, &self.shared.counters, || sys::peer_addr(&*connection));
+        reactor.set_deadline(token, Instant::now() + LINGER);
+        reactor.again(token);
     }
 
     fn close<P: Poller>(&mut self, reactor: &mut Loop<F, S, P>, token: Token) {

@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 
 use super::blocking;
 use super::threads::Never;
+use crate::connection::Step;
 use crate::framing::Framing;
 use crate::poller::{Poller, Readiness, Token};
 use crate::server::{Protocol, Serve, Shared, Source};
@@ -112,7 +113,11 @@ where
         Ok(())
     }
 
-    fn ready(&mut self, _: &mut Loop<S, P>, _: Token, _: Readiness) {}
+    fn drive(&mut self, connection: &mut Never, _: Readiness, _: u32) -> io::Result<Step> {
+        match *connection {}
+    }
+
+    fn carry_out(&mut self, _: &mut Loop<S, P>, _: Token, _: io::Result<Step>) {}
 
     fn deadline(&mut self, _: &mut Loop<S, P>, _: Token) {}
 

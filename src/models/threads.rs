@@ -9,6 +9,7 @@ use std::time::Duration;
 use slab::Slab;
 
 use super::blocking;
+use crate::connection::Step;
 use crate::framing::Framing;
 use crate::poller::{Poller, Readiness, Token};
 use crate::server::{Config, Protocol, Serve, Shared, Source};
@@ -101,7 +102,11 @@ where
         Ok(())
     }
 
-    fn ready(&mut self, _: &mut Loop<S, P>, _: Token, _: Readiness) {}
+    fn drive(&mut self, connection: &mut Never, _: Readiness, _: u32) -> io::Result<Step> {
+        match *connection {}
+    }
+
+    fn carry_out(&mut self, _: &mut Loop<S, P>, _: Token, _: io::Result<Step>) {}
 
     fn deadline(&mut self, _: &mut Loop<S, P>, _: Token) {}
 

@@ -273,6 +273,9 @@ impl<V> Front<V> {
     where
         V: Serve<P>,
     {
+        if self.drain_timer.is_none() && !self.at_limit {
+            return;
+        }
         let open = self.shared.counters.open.value();
         if self.drain_timer.is_some() && open == 0 {
             reactor.stop();
@@ -352,9 +355,11 @@ impl<V> Front<V> {
 
 impl<P: Poller, V: Serve<P>> Handler<Source<V::Connection, V::Service>, P> for Front<V> {
     fn ready(&mut self, reactor: &mut Loop<V, P>, token: Token, readiness: Readiness) {
-        match reactor.source(token) {
-            Some(Source::Connection(_)) => {
-                self.model.ready(reactor, token, readiness);
+        let now_ms = reactor.now_ms();
+        match reactor.source_mut(token) {
+            Some(Source::Connection(connection)) => {
+                let step = self.model.drive(connection, readiness, now_ms);
+                self.model.carry_out(reactor, token, step);
             }
             Some(Source::Listener(_)) => self.accept(reactor, token),
             Some(Source::Datagrams(_)) => {

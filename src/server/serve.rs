@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::datagrams::{Bound, Socket};
 use super::listener::Listener;
+use crate::connection::Step;
 use crate::poller::{Poller, Readiness, Token};
 use crate::service::Service;
 use crate::{Reactor, Signals};
@@ -46,8 +47,19 @@ pub(crate) trait Serve<P: Poller>: Sized {
     /// Takes in a new connection. On an error it is refused, and the cause was counted.
     fn admit(&mut self, reactor: &mut Loop<Self, P>, fd: OwnedFd) -> io::Result<()>;
 
-    /// A connection is ready.
-    fn ready(&mut self, reactor: &mut Loop<Self, P>, token: Token, readiness: Readiness);
+    /// A connection is ready: gives it its share of the turn, at the time `now_ms` of the loop.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    fn drive(
+        &mut self,
+        connection: &mut Self::Connection,
+        readiness: Readiness,
+        now_ms: u32,
+    ) -> io::Result<Step>;
+
+    /// Does what that has come to.
+    fn carry_out(&mut self, reactor: &mut Loop<Self, P>, token: Token, step: io::Result<Step>);
 
     /// The deadline of a connection has passed.
     fn deadline(&mut self, reactor: &mut Loop<Self, P>, token: Token);
