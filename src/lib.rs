@@ -223,6 +223,7 @@
 #![deny(unsafe_code)]
 
 mod addr;
+mod clock;
 pub mod connection;
 mod error;
 pub mod framing;

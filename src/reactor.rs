@@ -44,6 +44,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use crate::clock::Clock;
 use crate::poller::{Epoll, Event, Interest, Poller, Readiness, Token};
 use crate::slots::{Slot, TIMER_SLOT, WAKER_SLOT, Waiting, live};
 use crate::sys::{self, ConnectOptions, Connecting};
@@ -106,12 +107,13 @@ pub struct Turns {
     pub events: u64,
     /// Events dropped because their source had been closed earlier in the same turn.
     pub stale: u64,
-    /// Turns that took more than a tenth of a second.
+    /// Turns that took more than a tenth of a second, each counted when the next one begins.
     pub slow: u64,
 }
 
+const NS_PER_MS: u64 = 1_000_000;
 /// A turn longer than this is worth a warning: a service that blocks, or a machine that is full.
-const SLOW_TURN: Duration = Duration::from_millis(100);
+const SLOW_TURN_NS: u64 = 100 * NS_PER_MS;
 /// Time-outs are cut to this: a century, which is as good as for ever, and can be added to any
 /// [`Instant`] without overflow.
 pub(crate) const TIMEOUT_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -128,22 +130,21 @@ pub struct Reactor<S, P: Poller = Epoll> {
     slots: Slab<Slot<S>>,
     /// The generation of the next source.
     generation: u32,
-    /// In milliseconds since `start`, rounded up: nothing fires early.
+    /// In whole milliseconds of the clock, rounded up: nothing fires early.
     wheel: Wheel<Token>,
     timer_serial: u32,
     waker: Waker,
     /// Sources with work left that the kernel will not mention again.
     again: Vec<Token>,
-    /// Kept between turns for their capacity.
-    again_now: Vec<Token>,
+    /// What the last wait returned.
     events: Vec<Event>,
-    start: Instant,
-    now: Instant,
-    /// `now` in ticks of the wheel.
+    clock: Clock,
+    /// What the clock read after the last wait, and that in ticks of the wheel.
+    now_ns: u64,
     now_ms: u64,
     counts: Turns,
     /// When it last warned of a slow turn.
-    warned: Option<Instant>,
+    warned_ns: Option<u64>,
     stopped: bool,
 }
 
@@ -166,7 +167,6 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
     pub fn with_poller(mut poller: P) -> io::Result<Self> {
         let waker = Waker::new()?;
         poller.add(waker.as_fd(), Token::pack(WAKER_SLOT, 0), Interest::READ)?;
-        let start = Instant::now();
         Ok(Reactor {
             poller,
             slots: Slab::with_capacity(SLOTS_AT_START),
@@ -175,18 +175,18 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
             timer_serial: 0,
             waker,
             again: Vec::new(),
-            again_now: Vec::new(),
             events: Vec::new(),
-            start,
-            now: start,
+            clock: Clock::new(),
+            now_ns: 0,
             now_ms: 0,
             counts: Turns::default(),
-            warned: None,
+            warned_ns: None,
             stopped: false,
         })
     }
 
-    /// One whole turn: waits for something to happen, at most `timeout_max`, and tells `handler`.
+    /// One whole turn: waits for something to happen, at most `timeout_max`, and tells `handler`,
+    /// which must not take a turn itself.
     ///
     /// # Errors
     /// Whatever [`Poller::wait`] reports, which is a bug in the program.
@@ -195,25 +195,29 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
         H: Handler<S, P>,
     {
         // 1. How long to sleep: until the first timer, and not at all with work left over.
+        let ready_ns = self.clock.read();
+        if ready_ns - self.now_ns > SLOW_TURN_NS && self.counts.turns > 0 {
+            self.was_slow(ready_ns);
+        }
         let timeout = match self.again.is_empty() {
-            true => shorter(timeout_max, self.until_next_timer()),
+            true => shorter(timeout_max, self.until_next_timer(ready_ns)),
             false => Some(Duration::ZERO),
         };
 
-        // 2. Wait. One reading of the clock serves the whole turn.
-        let mut events = mem::take(&mut self.events);
-        self.poller.wait(&mut events, timeout)?;
-        self.now = Instant::now();
-        self.now_ms = (self.now - self.start).as_millis() as u64;
+        // 2. Wait. The clock as it is then serves the whole turn.
+        self.poller.wait(&mut self.events, timeout)?;
+        self.now_ns = self.clock.read();
+        self.now_ms = self.now_ns / NS_PER_MS;
         self.counts.turns += 1;
-        self.counts.events += events.len() as u64;
+        self.counts.events += self.events.len() as u64;
         // Whoever asks to be called again from here on has its next share in the next turn.
-        let mut again = mem::replace(&mut self.again, mem::take(&mut self.again_now));
+        let again = self.again.len();
 
         // 3. What the kernel reports. The token names a source by slot and generation: if an
         // earlier event of this batch had that source closed, the event is stale, and must not
         // reach whoever has the slot (or the descriptor) by now.
-        for &Event { token, readiness } in &events {
+        for at in 0..self.events.len() {
+            let Event { token, readiness } = self.events[at];
             match live(&mut self.slots, token) {
                 Some(slot) if slot.waiting.has(Waiting::CONNECTING) => {
                     self.finish_connect(handler, token, readiness);
@@ -226,10 +230,10 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
                 None => self.counts.stale += 1,
             }
         }
-        self.events = events;
 
         // 4. Sources that had more to do than the last turn's share.
-        for token in again.drain(..) {
+        for at in 0..again {
+            let token = self.again[at];
             if let Some(slot) = live(&mut self.slots, token) {
                 slot.waiting.clear(Waiting::AGAIN);
                 // One that is not connected yet has nothing to be called for.
@@ -238,31 +242,26 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
                 }
             }
         }
-        self.again_now = again;
+        self.again.drain(..again);
 
         // 5. Timers.
         while let Some((key, token)) = self.wheel.expire(self.now_ms) {
             self.expire(handler, key, token);
         }
         handler.turned(self);
-
-        let took = self.now.elapsed();
-        if took > SLOW_TURN {
-            self.was_slow(took);
-        }
         Ok(())
     }
 
     /// Warns of a slow turn, unless one was warned of in the last second.
     #[cold]
-    fn was_slow(&mut self, took: Duration) {
+    fn was_slow(&mut self, ready_ns: u64) {
         self.counts.slow += 1;
-        let now = self.now + took;
-        if self.warned.is_none_or(|at| now - at >= Duration::from_secs(1)) {
-            self.warned = Some(now);
+        if self.warned_ns.is_none_or(|at| ready_ns - at >= 1000 * NS_PER_MS) {
+            self.warned_ns = Some(ready_ns);
             log::warn!(
-                "one turn of the loop took {took:.1?}: whatever else was ready waited for it \
+                "one turn of the loop took {:.1?}: whatever else was ready waited for it \
                  (slow turns so far: {})",
+                Duration::from_nanos(ready_ns - self.now_ns),
                 self.counts.slow
             );
         }
@@ -463,7 +462,7 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
     /// The time at which this turn began (`CLOCK_MONOTONIC`): read once a turn, so a long turn
     /// lags behind.
     pub fn now(&self) -> Instant {
-        self.now
+        self.clock.instant(self.now_ns)
     }
 
     /// Whole milliseconds from the making of the reactor to [`now`](Reactor::now), wrapping
@@ -524,14 +523,12 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
 
     /// The first tick at which `at` has passed.
     fn ticks_from(&self, at: Instant) -> u64 {
-        let nanos = at.saturating_duration_since(self.start).as_nanos();
-        u64::try_from(nanos.div_ceil(1_000_000)).unwrap_or(u64::MAX)
+        self.clock.at(at).div_ceil(NS_PER_MS)
     }
 
-    fn until_next_timer(&self) -> Option<Duration> {
-        let at = Duration::from_millis(self.wheel.next_tick()?);
-        // By the clock as it is: since the last turn its owner may have been busy elsewhere.
-        Some(at.saturating_sub(self.start.elapsed()))
+    fn until_next_timer(&self, ready_ns: u64) -> Option<Duration> {
+        let at = self.wheel.next_tick()?.saturating_mul(NS_PER_MS);
+        Some(Duration::from_nanos(at.saturating_sub(ready_ns)))
     }
 
     // ---- The rest ----

@@ -441,5 +441,7 @@ fn a_handler_that_sleeps_makes_a_slow_turn() {
         script.batch(&[(a, IN)]);
         poll(&mut reactor, &mut tape);
     }
+    assert_eq!(reactor.counts().slow, 1, "the second has only just ended");
+    poll(&mut reactor, &mut tape);
     assert_eq!(reactor.counts().slow, 2);
 }

@@ -265,8 +265,9 @@ pub(crate) fn timeout_ms(timeout: Option<Duration>) -> i32 {
     match timeout {
         None => -1,
         Some(timeout) => {
-            let ms = timeout.as_nanos().div_ceil(1_000_000);
-            i32::try_from(ms).unwrap_or(i32::MAX)
+            let ms = u64::from(timeout.subsec_nanos().div_ceil(1_000_000));
+            i32::try_from(timeout.as_secs().saturating_mul(1000).saturating_add(ms))
+                .unwrap_or(i32::MAX)
         }
     }
 }
