@@ -181,7 +181,7 @@ impl<F: Framing, S: Service> Connection<F, S> {
     ///
     /// # Errors
     /// The connection is lost, and is to be closed.
-    #[inline]
+    #[inline(always)]
     pub fn drive(
         &mut self,
         readiness: Readiness,
@@ -194,10 +194,10 @@ impl<F: Framing, S: Service> Connection<F, S> {
         self.peer_done |= readiness.is_read_closed();
 
         let mut served = 0;
+        let idle = self.session.is_idle();
         self.session.lend(&mut work.send);
-        self.flush(now_ms, traffic)?;
-        if self.session.wants_resume() {
-            served += self.session.resume();
+        if !idle {
+            served += self.catch_up(now_ms, traffic)?;
         }
         if self.readable && self.session.wants_read() {
             match sys::recv(self.fd.as_fd(), &mut work.recv)? {
@@ -219,15 +219,30 @@ impl<F: Framing, S: Service> Connection<F, S> {
             bump(&traffic.requests, served);
             self.active_ms = now_ms;
         }
-        self.flush(now_ms, traffic)?;
+        if self.session.wants_write() {
+            self.flush(now_ms, traffic)?;
+        }
         self.session.reclaim(&mut work.send);
+        // Nearly always that is all.
+        if self.session.is_idle() && !self.readable && !self.draining {
+            return Ok(Step::Wait);
+        }
         self.next_step(now_ms)
     }
 
+    /// Sends what was left over, and serves what had to wait for that. Returns how many requests.
+    #[cold]
+    fn catch_up(&mut self, now_ms: u32, traffic: &Traffic) -> io::Result<usize> {
+        if self.session.wants_write() {
+            self.flush(now_ms, traffic)?;
+        }
+        Ok(if self.session.wants_resume() { self.session.resume() } else { 0 })
+    }
+
     /// Sends what the kernel will take.
-    #[inline]
+    #[inline(always)]
     fn flush(&mut self, now_ms: u32, traffic: &Traffic) -> io::Result<()> {
-        if self.writable && self.session.wants_write() {
+        if self.writable {
             let sent = sys::send(self.fd.as_fd(), self.session.unsent())?;
             self.session.advance(sent);
             // Taking less than it was given, the kernel will say when there is room again.
@@ -240,7 +255,7 @@ impl<F: Framing, S: Service> Connection<F, S> {
         Ok(())
     }
 
-    #[inline]
+    #[cold]
     fn next_step(&mut self, now_ms: u32) -> io::Result<Step> {
         // Not while it holds requests that wait for room for their replies.
         if self.draining && !self.readable && self.session.wants_read() {

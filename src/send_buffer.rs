@@ -7,15 +7,15 @@ use crate::session::Ended;
 /// Replies on their way out.
 ///
 /// ```text
-///   0          sent                     len
-///   |   sent   |         unsent         |
+///   0          sent                 whole          len
+///   |   sent   |        unsent        |  being written |
 /// ```
 #[derive(Debug, Default)]
 pub struct SendBuffer {
     pub(crate) bytes: Vec<u8>,
     pub(crate) sent: usize,
-    /// Where the reply under way begins, if one is; what is before it is whole.
-    pub(crate) mark: Option<usize>,
+    /// Where the last whole reply ends. Only while a service writes is there anything after it.
+    pub(crate) whole: usize,
 }
 
 /// A send buffer that grew beyond this is not kept for the next session.
@@ -27,12 +27,28 @@ impl SendBuffer {
         &self.bytes[self.sent..]
     }
 
+    /// The send buffer of a session, to be written to: one is made if it has none, and what was sent
+    /// is let go of.
+    #[inline]
+    pub(crate) fn of(out: &mut Option<Box<SendBuffer>>) -> &mut SendBuffer {
+        let out = out.get_or_insert_default();
+        out.compact();
+        out
+    }
+
+    /// How many bytes are unsent.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
     /// Lets go of what was sent, before more is written. Only when that is more than what has to
     /// be moved, so that no byte costs more than one move.
     #[inline]
     pub(crate) fn compact(&mut self) {
-        if self.sent > self.unsent().len() {
+        if self.sent > self.len() {
             self.bytes.drain(..self.sent);
+            self.whole -= self.sent;
             self.sent = 0;
         }
     }
@@ -59,8 +75,6 @@ impl SendBuffer {
         framing: &F,
         write: impl FnOnce(&mut Reply<'_>) -> Outcome,
     ) -> Outcome {
-        self.compact();
-        self.mark = Some(self.bytes.len());
         let mut reply = Reply::new(&mut self.bytes);
         let outcome = write(&mut reply);
         if outcome == Outcome::Silence {
@@ -68,7 +82,7 @@ impl SendBuffer {
         } else if let Some(bytes) = reply.into_terminated() {
             framing.end_reply(bytes);
         }
-        self.mark = None;
+        self.whole = self.bytes.len();
         outcome
     }
 
@@ -76,6 +90,11 @@ impl SendBuffer {
         self.bytes.clear();
         self.bytes.shrink_to(SPARE_CAPACITY_MAX);
         self.sent = 0;
-        self.mark = None;
+        self.whole = 0;
+    }
+
+    /// Takes back what a service had written of a reply when it panicked.
+    pub(crate) fn cut_off(&mut self) {
+        self.bytes.truncate(self.whole);
     }
 }

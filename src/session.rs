@@ -167,7 +167,7 @@ impl<F: Framing, S: Service> Session<F, S> {
     /// Whether there are bytes to send.
     #[inline]
     pub fn wants_write(&self) -> bool {
-        !self.unsent().is_empty()
+        self.unsent_len() > 0
     }
 
     /// Whether the driver should shut down the sending side, and then call
@@ -192,6 +192,12 @@ impl<F: Framing, S: Service> Session<F, S> {
             Phase::Done => true,
             Phase::Open | Phase::Closing | Phase::Lingering => false,
         }
+    }
+
+    /// Whether it has nothing to do until more is received: nothing is held, nothing is unsent.
+    #[inline]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.phase == Phase::Open && self.held.is_none() && !self.wants_write()
     }
 
     /// Whether it has stopped serving and only waits for the peer to be done.
@@ -267,7 +273,7 @@ impl<F: Framing, S: Service> Session<F, S> {
     /// Writes something of the driver's own to be sent, such as a client's first request. The
     /// framing ends it like a reply.
     pub fn push(&mut self, write: impl FnOnce(&mut S, &mut Reply<'_>)) {
-        let out = self.out.get_or_insert_default();
+        let out = SendBuffer::of(&mut self.out);
         out.append(&self.framing, |reply| {
             write(&mut self.service, reply);
             Outcome::Reply
@@ -290,9 +296,9 @@ impl<F: Framing, S: Service> Session<F, S> {
             assert_eq!(n, 0, "nothing was unsent");
             return;
         };
+        assert!(n <= out.len(), "more was sent than there was");
         out.sent += n;
-        assert!(out.sent <= out.bytes.len(), "more was sent than there was");
-        if out.sent == out.bytes.len() {
+        if out.len() == 0 {
             out.clear();
         }
     }
@@ -322,7 +328,7 @@ impl<F: Framing, S: Service> Session<F, S> {
             }
         } else if spare.is_none() {
             let bytes = self.unsent().to_vec();
-            let own = Box::new(SendBuffer { bytes, sent: 0, mark: None });
+            let own = Box::new(SendBuffer { whole: bytes.len(), bytes, sent: 0 });
             *spare = self.out.replace(own);
             spare.as_mut().expect("it was unsent").clear();
         }
@@ -338,10 +344,8 @@ impl<F: Framing, S: Service> Session<F, S> {
         // What a panic can leave half done is the service, which is not called again, and the
         // reply under way, which is cut off here.
         if catch_unwind(AssertUnwindSafe(|| serve(self, &mut served))).is_err() {
-            if let Some(out) = &mut self.out
-                && let Some(mark) = out.mark.take()
-            {
-                out.bytes.truncate(mark);
+            if let Some(out) = &mut self.out {
+                out.cut_off();
             }
             self.end(Ended::Panicked);
         }
@@ -393,30 +397,28 @@ impl<F: Framing, S: Service> Session<F, S> {
 
     /// Serves frames from the start of `input` for as long as there is room for the replies.
     /// Returns how many bytes that took.
-    #[inline]
+    #[inline(always)]
     fn serve(&mut self, input: &[u8], scan: &mut F::State, served: &mut usize) -> usize {
-        let mut at = 0;
         if self.phase == Phase::Closing || self.is_over_pending() {
-            return at;
+            return 0;
         }
-        while at < input.len() {
-            match self.framing.scan(scan, 0, &input[at..]) {
+        let mut rest = input;
+        let mut ended = None;
+        while !rest.is_empty() && ended.is_none() {
+            match self.framing.scan(scan, 0, rest) {
                 Scan::Frame { end, trailer } => {
-                    let request = &input[at..at + end - trailer];
-                    let out = self.out.get_or_insert_default();
-                    let ended = out.answer(&self.framing, &mut self.service, request);
-                    at += end;
+                    let (frame, after) = rest.split_at(end);
+                    let out = SendBuffer::of(&mut self.out);
+                    let request = &frame[..end - trailer];
+                    ended = out.answer(&self.framing, &mut self.service, request);
+                    rest = after;
                     *served += 1;
                     *scan = F::State::default();
-                    let full = out.unsent().len() > self.bound as usize;
-                    if let Some(why) = ended {
-                        self.end(why);
-                    }
-                    if full || ended.is_some() {
+                    if out.len() > self.bound as usize {
                         break;
                     }
                 }
-                Scan::Skip(blank) => at += blank,
+                Scan::Skip(blank) => rest = &rest[blank..],
                 Scan::Incomplete => break,
                 Scan::TooLong => {
                     self.refuse(Refusal::FrameTooLong);
@@ -424,7 +426,10 @@ impl<F: Framing, S: Service> Session<F, S> {
                 }
             }
         }
-        at
+        if let Some(why) = ended {
+            self.end(why);
+        }
+        input.len() - rest.len()
     }
 
     fn resume_held(&mut self, served: &mut usize) {
@@ -457,14 +462,14 @@ impl<F: Framing, S: Service> Session<F, S> {
 
     /// Serves one request that is not served in a row with others.
     fn call(&mut self, request: &[u8]) {
-        let out = self.out.get_or_insert_default();
+        let out = SendBuffer::of(&mut self.out);
         if let Some(why) = out.answer(&self.framing, &mut self.service, request) {
             self.end(why);
         }
     }
 
     fn refuse(&mut self, why: Refusal) {
-        let out = self.out.get_or_insert_default();
+        let out = SendBuffer::of(&mut self.out);
         out.append(&self.framing, |reply| {
             self.service.refuse(why, reply);
             Outcome::Reply
@@ -489,7 +494,12 @@ impl<F: Framing, S: Service> Session<F, S> {
 
     #[inline]
     fn is_over_pending(&self) -> bool {
-        self.unsent().len() > self.bound as usize
+        self.unsent_len() > self.bound as usize
+    }
+
+    #[inline]
+    fn unsent_len(&self) -> usize {
+        self.out.as_ref().map_or(0, |out| out.len())
     }
 }
 

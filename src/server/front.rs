@@ -319,6 +319,30 @@ impl<V> Front<V> {
         }
     }
 
+    /// Something other than a connection is ready.
+    #[cold]
+    fn own_source_ready<P: Poller>(&mut self, reactor: &mut Loop<V, P>, token: Token)
+    where
+        V: Serve<P>,
+    {
+        match reactor.source(token) {
+            Some(Source::Listener(_)) => self.accept(reactor, token),
+            Some(Source::Datagrams(_)) => {
+                self.serve_datagrams(reactor, token);
+            }
+            Some(Source::Signals(signals)) => match signals.read() {
+                Ok(Some(libc::SIGCHLD)) => self.model.children_ended(),
+                Ok(Some(signal)) => {
+                    log::info!("received signal {signal}; a second one ends at once");
+                    signals.unblock();
+                    self.begin_drain(reactor);
+                }
+                Ok(None) | Err(_) => {}
+            },
+            Some(Source::Connection(_)) | None => {}
+        }
+    }
+
     // ---- Stopping ----
 
     /// Takes in what is waiting to be accepted, which would otherwise be reset, and serves what
@@ -354,6 +378,7 @@ impl<V> Front<V> {
 }
 
 impl<P: Poller, V: Serve<P>> Handler<Source<V::Connection, V::Service>, P> for Front<V> {
+    #[inline(always)]
     fn ready(&mut self, reactor: &mut Loop<V, P>, token: Token, readiness: Readiness) {
         let now_ms = reactor.now_ms();
         match reactor.source_mut(token) {
@@ -361,20 +386,7 @@ impl<P: Poller, V: Serve<P>> Handler<Source<V::Connection, V::Service>, P> for F
                 let step = self.model.drive(connection, readiness, now_ms);
                 self.model.carry_out(reactor, token, step);
             }
-            Some(Source::Listener(_)) => self.accept(reactor, token),
-            Some(Source::Datagrams(_)) => {
-                self.serve_datagrams(reactor, token);
-            }
-            Some(Source::Signals(signals)) => match signals.read() {
-                Ok(Some(libc::SIGCHLD)) => self.model.children_ended(),
-                Ok(Some(signal)) => {
-                    log::info!("received signal {signal}; a second one ends at once");
-                    signals.unblock();
-                    self.begin_drain(reactor);
-                }
-                Ok(None) | Err(_) => {}
-            },
-            None => {}
+            _ => self.own_source_ready(reactor, token),
         }
     }
 

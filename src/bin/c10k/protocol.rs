@@ -62,7 +62,7 @@ impl AnyFraming {
     }
 
     #[inline]
-    fn delimited(&self) -> Delimiter {
+    pub(crate) fn delimited(&self) -> Delimiter {
         Delimiter::new(self.delimiter).max_len(self.len_max)
     }
 

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use c10k::Server;
+use c10k::framing::Framing;
 use c10k::server::{Model, Trigger};
 use c10k::service::{self, Echo, PrefixEcho, Service, Sum};
 use clap::ValueEnum;
@@ -147,25 +148,31 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     }
     c10k::sys::raise_fd_limit()?;
 
+    let kind = args.framing.unwrap_or(args.protocol.usual_framing());
+    let framing = AnyFraming::new(kind, args.delimiter, args.max_frame);
     match (args.protocol, args.prefix.clone()) {
-        (Protocol::Echo, None) => serve(&args, || Echo),
+        // Compiled for itself, since it is what servers are compared by.
+        (Protocol::Echo, None) if kind == FramingKind::Delimiter => {
+            serve(&args, framing.delimited(), || Echo)
+        }
+        (Protocol::Echo, None) => serve(&args, framing, || Echo),
         (Protocol::Echo, Some(prefix)) => {
             let echo = PrefixEcho::new(prefix.into_bytes());
-            serve(&args, move || echo.clone())
+            serve(&args, framing, move || echo.clone())
         }
-        (Protocol::Sum, _) => serve(&args, || Sum),
-        (Protocol::Ok, _) => serve(&args, || service::Ok),
+        (Protocol::Sum, _) => serve(&args, framing, || Sum),
+        (Protocol::Ok, _) => serve(&args, framing, || service::Ok),
     }
 }
 
-fn serve<S, M>(args: &Args, service: M) -> Result<(), Failure>
+fn serve<F, S, M>(args: &Args, framing: F, service: M) -> Result<(), Failure>
 where
+    F: Framing + Send + Sync + 'static,
     S: Service + Send + 'static,
     M: Fn() -> S + Send + Sync + 'static,
 {
-    let kind = args.framing.unwrap_or(args.protocol.usual_framing());
     let mut builder = Server::builder()
-        .framing(AnyFraming::new(kind, args.delimiter, args.max_frame))
+        .framing(framing)
         .service(service)
         .model(args.model()?)
         .max_connections(args.max_connections.unwrap_or(u64::MAX))
