@@ -6,7 +6,7 @@ use nix::time::{ClockId, clock_gettime};
 
 /// Counts nanoseconds from when it was made (`CLOCK_MONOTONIC`).
 ///
-/// A loop reads the clock twice in each turn and then only compares and subtracts. That is cheaper
+/// A loop reads the clock twice in each turn, and then compares and subtracts. That is cheaper
 /// with one integer than with [`Instant`], which it stands in for: on Linux both are the same
 /// clock (`clock_gettime(2)`).
 #[derive(Debug)]
@@ -26,6 +26,11 @@ impl Clock {
     #[inline]
     pub(crate) fn read(&self) -> u64 {
         monotonic_ns() - self.start_ns
+    }
+
+    /// What `CLOCK_MONOTONIC` reads when this clock reads `ns`.
+    pub(crate) fn monotonic(&self, ns: u64) -> u64 {
+        self.start_ns.saturating_add(ns)
     }
 
     /// The instant at which the clock read `ns`.

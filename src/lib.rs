@@ -223,6 +223,7 @@
 #![deny(unsafe_code)]
 
 mod addr;
+mod alarm;
 mod clock;
 pub mod connection;
 mod error;

@@ -44,9 +44,10 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use crate::alarm::Alarm;
 use crate::clock::Clock;
 use crate::poller::{Epoll, Event, Interest, Poller, Readiness, Token};
-use crate::slots::{Slot, TIMER_SLOT, WAKER_SLOT, Waiting, live};
+use crate::slots::{ALARM_SLOT, Slot, TIMER_SLOT, WAKER_SLOT, Waiting, live};
 use crate::sys::{self, ConnectOptions, Connecting};
 use crate::waker::Waker;
 use crate::wheel::{self, Wheel};
@@ -107,7 +108,7 @@ pub struct Turns {
     pub events: u64,
     /// Events dropped because their source had been closed earlier in the same turn.
     pub stale: u64,
-    /// Turns that took more than a tenth of a second, each counted when the next one begins.
+    /// Turns that took more than a tenth of a second.
     pub slow: u64,
 }
 
@@ -134,6 +135,8 @@ pub struct Reactor<S, P: Poller = Epoll> {
     wheel: Wheel<Token>,
     timer_serial: u32,
     waker: Waker,
+    /// Goes off when the first timer is due, or before that.
+    alarm: Alarm,
     /// Sources with work left that the kernel will not mention again.
     again: Vec<Token>,
     /// What the last wait returned.
@@ -152,8 +155,8 @@ impl<S: AsFd> Reactor<S> {
     /// A loop that waits with epoll.
     ///
     /// # Errors
-    /// `EMFILE`, `ENFILE`, `ENOMEM`: it needs two descriptors, of an epoll instance and of an
-    /// eventfd.
+    /// `EMFILE`, `ENFILE`, `ENOMEM`: it needs three descriptors, of an epoll instance, an eventfd
+    /// and a timerfd.
     pub fn new() -> io::Result<Self> {
         Self::with_poller(Epoll::new()?)
     }
@@ -165,8 +168,9 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
     /// # Errors
     /// As for [`Reactor::new`].
     pub fn with_poller(mut poller: P) -> io::Result<Self> {
-        let waker = Waker::new()?;
+        let (waker, alarm) = (Waker::new()?, Alarm::new()?);
         poller.add(waker.as_fd(), Token::pack(WAKER_SLOT, 0), Interest::READ)?;
+        poller.add(alarm.as_fd(), Token::pack(ALARM_SLOT, 0), Interest::READ)?;
         Ok(Reactor {
             poller,
             slots: Slab::with_capacity(SLOTS_AT_START),
@@ -174,6 +178,7 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
             wheel: Wheel::new(),
             timer_serial: 0,
             waker,
+            alarm,
             again: Vec::new(),
             events: Vec::new(),
             clock: Clock::new(),
@@ -190,19 +195,16 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
     ///
     /// # Errors
     /// Whatever [`Poller::wait`] reports, which is a bug in the program.
+    #[inline(always)]
     pub fn turn<H>(&mut self, handler: &mut H, timeout_max: Option<Duration>) -> io::Result<()>
     where
         H: Handler<S, P>,
     {
         // 1. How long to sleep: until the first timer, and not at all with work left over.
-        let ready_ns = self.clock.read();
-        if ready_ns - self.now_ns > SLOW_TURN_NS && self.counts.turns > 0 {
-            self.was_slow(ready_ns);
-        }
-        let timeout = match self.again.is_empty() {
-            true => shorter(timeout_max, self.until_next_timer(ready_ns)),
-            false => Some(Duration::ZERO),
-        };
+        let first =
+            self.wheel.next_tick().map_or(Alarm::NEVER, |tick| tick.saturating_mul(NS_PER_MS));
+        self.alarm.set(&self.clock, first, self.now_ns)?;
+        let timeout = if self.again.is_empty() { timeout_max } else { Some(Duration::ZERO) };
 
         // 2. Wait. The clock as it is then serves the whole turn.
         self.poller.wait(&mut self.events, timeout)?;
@@ -227,6 +229,8 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
                     self.waker.drain();
                     handler.woken(self);
                 }
+                // It has woken the loop: there are timers to look at below.
+                None if token.slot() == ALARM_SLOT => {}
                 None => self.counts.stale += 1,
             }
         }
@@ -238,7 +242,7 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
                 slot.waiting.clear(Waiting::AGAIN);
                 // One that is not connected yet has nothing to be called for.
                 if !slot.waiting.has(Waiting::CONNECTING) {
-                    handler.ready(self, token, Readiness::NONE);
+                    self.ready(handler, token, Readiness::NONE);
                 }
             }
         }
@@ -249,19 +253,25 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
             self.expire(handler, key, token);
         }
         handler.turned(self);
+
+        let took_ns = self.clock.read() - self.now_ns;
+        if took_ns > SLOW_TURN_NS {
+            self.was_slow(took_ns);
+        }
         Ok(())
     }
 
     /// Warns of a slow turn, unless one was warned of in the last second.
     #[cold]
-    fn was_slow(&mut self, ready_ns: u64) {
+    fn was_slow(&mut self, took_ns: u64) {
         self.counts.slow += 1;
-        if self.warned_ns.is_none_or(|at| ready_ns - at >= 1000 * NS_PER_MS) {
-            self.warned_ns = Some(ready_ns);
+        let now_ns = self.now_ns + took_ns;
+        if self.warned_ns.is_none_or(|at| now_ns - at >= 1000 * NS_PER_MS) {
+            self.warned_ns = Some(now_ns);
             log::warn!(
                 "one turn of the loop took {:.1?}: whatever else was ready waited for it \
                  (slow turns so far: {})",
-                Duration::from_nanos(ready_ns - self.now_ns),
+                Duration::from_nanos(took_ns),
                 self.counts.slow
             );
         }
@@ -453,8 +463,13 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
         // The peer's first data may have come in the same event, of which edge triggering will
         // not speak again; and a one-shot has spent its shot.
         if connected && self.source(token).is_some() {
-            handler.ready(self, token, readiness);
+            self.ready(handler, token, readiness);
         }
+    }
+
+    #[inline(never)]
+    fn ready<H: Handler<S, P>>(&mut self, handler: &mut H, token: Token, readiness: Readiness) {
+        handler.ready(self, token, readiness);
     }
 
     // ---- Time ----
@@ -526,11 +541,6 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
         self.clock.at(at).div_ceil(NS_PER_MS)
     }
 
-    fn until_next_timer(&self, ready_ns: u64) -> Option<Duration> {
-        let at = self.wheel.next_tick()?.saturating_mul(NS_PER_MS);
-        Some(Duration::from_nanos(at.saturating_sub(ready_ns)))
-    }
-
     // ---- The rest ----
 
     /// A handle with which any thread can wake this loop.
@@ -541,13 +551,6 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
     /// How often the loop went round.
     pub fn counts(&self) -> Turns {
         self.counts
-    }
-}
-
-fn shorter(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
     }
 }
 

@@ -7,7 +7,8 @@ use crate::wheel;
 
 /// Slot numbers that no source can have: tokens of the reactor's own.
 pub(crate) const WAKER_SLOT: u32 = u32::MAX;
-pub(crate) const TIMER_SLOT: u32 = u32::MAX - 1;
+pub(crate) const ALARM_SLOT: u32 = u32::MAX - 1;
+pub(crate) const TIMER_SLOT: u32 = u32::MAX - 2;
 
 impl Token {
     pub(crate) fn pack(slot: u32, generation: u32) -> Token {

@@ -196,8 +196,8 @@ fn a_poller_that_does_not_forget_is_told_of_each_close() {
     reactor.close(a);
     reactor.close(a);
     reactor.remove(b);
-    // The first is the waker.
-    assert_eq!(script.script().calls, ["add", "add", "add", "delete", "delete"]);
+    // The first two are the waker and the alarm.
+    assert_eq!(script.script().calls, ["add", "add", "add", "add", "delete", "delete"]);
 }
 
 // ---- Readiness ----
@@ -441,7 +441,5 @@ fn a_handler_that_sleeps_makes_a_slow_turn() {
         script.batch(&[(a, IN)]);
         poll(&mut reactor, &mut tape);
     }
-    assert_eq!(reactor.counts().slow, 1, "the second has only just ended");
-    poll(&mut reactor, &mut tape);
     assert_eq!(reactor.counts().slow, 2);
 }
