@@ -5,10 +5,10 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::sys::epoll::{self, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{self, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use super::{Event, Interest, Poller, Readiness, Token, timeout_ms};
+use crate::sys;
 
 /// How many events one wait returns at most.
 ///
@@ -25,7 +25,7 @@ const BATCH: usize = 128;
 /// each other's changes.
 pub struct Epoll {
     epoll: epoll::Epoll,
-    buffer: Box<[EpollEvent]>,
+    buffer: Box<[libc::epoll_event]>,
 }
 
 impl Epoll {
@@ -39,7 +39,10 @@ impl Epoll {
     pub fn with_batch(batch: usize) -> io::Result<Epoll> {
         assert!(batch > 0, "a batch of no events");
         let epoll = epoll::Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        Ok(Epoll { epoll, buffer: vec![EpollEvent::empty(); batch].into_boxed_slice() })
+        Ok(Epoll {
+            epoll,
+            buffer: vec![libc::epoll_event { events: 0, u64: 0 }; batch].into_boxed_slice(),
+        })
     }
 }
 
@@ -68,17 +71,18 @@ impl Poller for Epoll {
         Ok(self.epoll.delete(fd)?)
     }
 
+    #[inline(always)]
     fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
         events.clear();
-        let timeout = EpollTimeout::try_from(timeout_ms(timeout)).expect("-1 or more");
-        let ready = match self.epoll.wait(&mut self.buffer, timeout) {
-            Ok(ready) => ready,
-            Err(Errno::EINTR) => 0,
-            Err(errno) => return Err(errno.into()),
-        };
+        let ready =
+            match sys::epoll_wait(self.epoll.0.as_fd(), &mut self.buffer, timeout_ms(timeout)) {
+                Ok(ready) => ready,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+                Err(error) => return Err(error),
+            };
         events.extend(self.buffer[..ready].iter().map(|event| Event {
-            token: Token(event.data()),
-            readiness: Readiness::from_bits(event.events().bits() as u32),
+            token: Token(event.u64),
+            readiness: Readiness::from_bits(event.events),
         }));
         Ok(())
     }

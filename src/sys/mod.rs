@@ -9,6 +9,7 @@
 // The one module that may: each block says why it is sound.
 #![allow(unsafe_code)]
 
+mod call;
 mod datagram;
 mod fork;
 mod network;
@@ -31,4 +32,4 @@ pub use socket::{
     peer_addr, recv, send, set_io_timeout, set_linger, shutdown_both, shutdown_read,
     shutdown_write, take_error, unacknowledged,
 };
-pub use wait::{FD_SETSIZE, FdSet, epoll_pwait2, poll, select};
+pub use wait::{FD_SETSIZE, FdSet, epoll_pwait2, epoll_wait, poll, select};

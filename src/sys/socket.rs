@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    self, AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, SockaddrLike, SockaddrStorage,
-    UnixAddr, setsockopt, sockopt,
+    self, AddressFamily, Shutdown, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr,
+    setsockopt, sockopt,
 };
 use nix::sys::time::TimeVal;
 
+use super::call;
 use crate::Addr;
 
 /// What [`recv`] came to.
@@ -69,6 +70,7 @@ pub enum Connecting {
 }
 
 /// Runs a system call until a signal no longer interrupts it.
+#[inline(always)]
 pub(super) fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     loop {
         match call() {
@@ -210,10 +212,10 @@ fn set_keepalive(fd: &OwnedFd, idle: Duration) -> nix::Result<()> {
 /// # Errors
 /// `ECONNRESET` when the peer sent a reset, `ETIMEDOUT` when it stopped answering, and the others
 /// of `recv(2)`. `EAGAIN` is [`Recv::WouldBlock`].
-#[inline]
+#[inline(always)]
 pub fn recv(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Recv> {
     debug_assert!(!buf.is_empty(), "an empty buffer would look like EOF");
-    match retry(|| socket::recv(fd.as_raw_fd(), buf, MsgFlags::empty())) {
+    match retry(|| call::recv(fd, buf)) {
         Ok(0) => Ok(Recv::Eof),
         Ok(n) => Ok(Recv::Data(n)),
         Err(Errno::EAGAIN) => Ok(Recv::WouldBlock),
@@ -227,9 +229,9 @@ pub fn recv(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Recv> {
 /// # Errors
 /// `EPIPE` when the connection is gone (`MSG_NOSIGNAL`: never the signal), `ECONNRESET`, and the
 /// others of `send(2)`. `EAGAIN` is 0.
-#[inline]
+#[inline(always)]
 pub fn send(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
-    match retry(|| socket::send(fd.as_raw_fd(), buf, MsgFlags::MSG_NOSIGNAL)) {
+    match retry(|| call::send(fd, buf)) {
         Ok(n) => Ok(n),
         Err(Errno::EAGAIN) => Ok(0),
         Err(errno) => Err(errno.into()),

@@ -1,5 +1,5 @@
-//! `poll(2)` and `select(2)`: the ways to wait that are told the whole list at each call; and
-//! `epoll_pwait2(2)`, which nix does not have.
+//! Waiting: `poll(2)` and `select(2)`, which are told the whole list at each call, `epoll_wait(2)`,
+//! and `epoll_pwait2(2)`, which nix does not have.
 
 use std::fmt;
 use std::io;
@@ -8,6 +8,8 @@ use std::ptr;
 use std::time::Duration;
 
 use nix::errno::Errno;
+
+use super::call;
 
 /// How many descriptors a set of `select(2)` has room for: the numbers 0 to 1,023, however many
 /// of them are in use. The kernel would take larger sets; the C library's type is what it is.
@@ -107,6 +109,21 @@ pub fn select(
     let ready =
         unsafe { libc::select(limit as i32, &mut read.0, &mut write.0, ptr::null_mut(), timeout) };
     Ok(Errno::result(ready)? as usize)
+}
+
+/// Waits until a descriptor that `epoll` watches is ready, or `timeout_ms` have passed (-1: for
+/// ever). Returns how many of `events` were written (`epoll_wait(2)`).
+///
+/// # Errors
+/// `EINTR` when a signal came first; `EINVAL` if there is no room for an event, or this is no
+/// epoll instance.
+#[inline(always)]
+pub fn epoll_wait(
+    epoll: BorrowedFd<'_>,
+    events: &mut [libc::epoll_event],
+    timeout_ms: i32,
+) -> io::Result<usize> {
+    Ok(call::epoll_wait(epoll, events, timeout_ms)?)
 }
 
 /// Waits as `epoll_wait` does, for a time that need not be whole milliseconds. Returns how many of
