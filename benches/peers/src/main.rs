@@ -1,5 +1,6 @@
-//! `c10k serve` beside the same echo server on other libraries, and beside two floors: bare epoll,
-//! with level and edge triggering, which sends back what it receives with no framing at all.
+//! `c10k serve` beside the same echo server on other libraries, and beside three floors: bare epoll,
+//! with level and edge triggering, and bare io_uring, which send back what they receive with no
+//! framing at all.
 //!
 //! ```text
 //! cargo run --release --manifest-path benches/peers/Cargo.toml

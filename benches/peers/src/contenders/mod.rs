@@ -9,6 +9,7 @@ mod polling;
 mod smol;
 mod threads;
 mod tokio;
+mod uring;
 
 use std::io;
 use std::net::TcpListener;
@@ -39,9 +40,10 @@ const ASIO: Option<fn(TcpListener) -> io::Result<()>> = Some(native::asio);
 const ASIO: Option<fn(TcpListener) -> io::Result<()>> = None;
 
 /// All of them, in the order of the tables.
-pub(crate) const ALL: [Contender; 13] = [
+pub(crate) const ALL: [Contender; 14] = [
     new("floor-level", "bare epoll, level-triggered, no framing", Some(level)),
     new("floor-edge", "bare epoll, edge-triggered, no framing", Some(edge)),
+    new("floor-uring", "bare io_uring, no framing", Some(uring::serve)),
     new("mio", "an event loop on mio", Some(mio::serve)),
     new("polling", "an event loop on polling", Some(polling::serve)),
     new("tokio", "tokio, all frames of a read in one write", Some(tokio::serve_in_batches)),
@@ -72,6 +74,9 @@ impl Contender {
     pub(crate) fn missing(&self) -> Option<&'static str> {
         match self.name {
             _ if self.serve.is_none() => Some("its headers were not there when this was built"),
+            "floor-uring" if !uring::has_ring() => {
+                Some("the kernel does not allow io_uring, or is older than 6.1")
+            }
             "monoio-uring" if !monoio::has_uring() => Some("the kernel does not allow io_uring"),
             _ => None,
         }
