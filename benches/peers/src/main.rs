@@ -11,8 +11,8 @@
 //! with its newline, however the input was split. A connection that sends a longer one is closed.
 //! Each contender is written as its own community would write it, at its best; see
 //! `src/contenders` and `native`. None has idle time-outs or limits on connections, which ours has.
-//! Those in C and C++ need libevent-dev, libuv1-dev and libasio-dev (as Debian calls them) when this
-//! is built, and are left out otherwise.
+//! Those in C, C++ and Go need libevent-dev, libuv1-dev, libasio-dev and golang-go (as Debian calls
+//! them) when this is built, and are left out otherwise.
 //!
 //! Server and load are processes of their own, each pinned to a CPU. The contenders run in turn,
 //! round after round, and what is compared is requests per CPU second of the server, each round's

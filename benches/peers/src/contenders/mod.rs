@@ -1,6 +1,8 @@
 //! The contenders: each serves what is sent to the listener, until it is killed.
 
 mod floor;
+#[cfg(has_go)]
+mod go;
 mod mio;
 mod monoio;
 #[cfg(any(has_libevent, has_libuv, has_asio))]
@@ -38,9 +40,13 @@ const LIBUV: Option<fn(TcpListener) -> io::Result<()>> = None;
 const ASIO: Option<fn(TcpListener) -> io::Result<()>> = Some(native::asio);
 #[cfg(not(has_asio))]
 const ASIO: Option<fn(TcpListener) -> io::Result<()>> = None;
+#[cfg(has_go)]
+const GO: Option<fn(TcpListener) -> io::Result<()>> = Some(go::serve);
+#[cfg(not(has_go))]
+const GO: Option<fn(TcpListener) -> io::Result<()>> = None;
 
 /// All of them, in the order of the tables.
-pub(crate) const ALL: [Contender; 14] = [
+pub(crate) const ALL: [Contender; 15] = [
     new("floor-level", "bare epoll, level-triggered, no framing", Some(level)),
     new("floor-edge", "bare epoll, edge-triggered, no framing", Some(edge)),
     new("floor-uring", "bare io_uring, no framing", Some(uring::serve)),
@@ -55,6 +61,7 @@ pub(crate) const ALL: [Contender; 14] = [
     new("libevent", "libevent, bufferevent (libevent-dev)", LIBEVENT),
     new("libuv", "libuv (libuv1-dev)", LIBUV),
     new("asio", "standalone asio (libasio-dev)", ASIO),
+    new("go", "Go's net, a goroutine for each connection (golang-go)", GO),
 ];
 
 const fn new(
@@ -73,7 +80,7 @@ impl Contender {
     /// Why it cannot take part here, if it cannot.
     pub(crate) fn missing(&self) -> Option<&'static str> {
         match self.name {
-            _ if self.serve.is_none() => Some("its headers were not there when this was built"),
+            _ if self.serve.is_none() => Some("what it needs was not there when this was built"),
             "floor-uring" if !uring::has_ring() => {
                 Some("the kernel does not allow io_uring, or is older than 6.1")
             }
