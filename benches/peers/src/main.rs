@@ -19,17 +19,18 @@
 //! with ours of the same round: it stays true when the load generator is the slower of the two, and
 //! as the machine drifts. The load is `c10k load`, which checks every reply.
 
+mod bench;
 mod compare;
 mod contenders;
+mod machine;
 mod processes;
 mod result;
+mod rounds;
 mod session;
 mod socket;
 mod table;
 
 use std::error::Error;
-use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -43,7 +44,7 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    compare: Args,
+    compare: compare::Args,
 }
 
 #[derive(Debug, Subcommand)]
@@ -56,50 +57,6 @@ enum Command {
         #[arg(long, value_name = "N")]
         cpu: Option<usize>,
     },
-}
-
-/// What is compared, and how.
-#[derive(Debug, clap::Args)]
-struct Args {
-    /// Print the contenders, and which are left out
-    #[arg(long)]
-    list: bool,
-    /// Only these, beside ours
-    #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
-    contenders: Vec<String>,
-    /// How many connections [default: 1,100,1000,10000; with --quick 100,1000]
-    #[arg(long, value_name = "N,..", value_delimiter = ',')]
-    connections: Vec<u64>,
-    /// Requests under way on each connection [default: 1,32,256; with --quick 1,32]
-    #[arg(long, value_name = "N,..", value_delimiter = ',')]
-    pipelines: Vec<u64>,
-    /// How many are active among idle ones, where there are more
-    #[arg(long, value_name = "M", default_value = "50")]
-    active: u64,
-    /// How often each is measured, in turn with the others [default: 7; with --quick 3]
-    #[arg(long, value_name = "N")]
-    rounds: Option<usize>,
-    /// How long a trial is [default: 1s; with --quick 300ms]
-    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration)]
-    duration: Option<Duration>,
-    /// How long the load runs before that
-    #[arg(long, value_name = "DUR", default_value = "200ms", value_parser = humantime::parse_duration)]
-    warmup: Duration,
-    /// Fewer and shorter: for a first look
-    #[arg(long)]
-    quick: bool,
-    /// The CPU of the server
-    #[arg(long, value_name = "N", default_value = "0")]
-    server_cpu: usize,
-    /// The CPU of the load
-    #[arg(long, value_name = "N", default_value = "1")]
-    load_cpu: usize,
-    /// This c10k, rather than the one that cargo builds of the repository
-    #[arg(long, value_name = "PATH")]
-    c10k: Option<PathBuf>,
-    /// Write all figures to this file
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::compare::OURS;
+use crate::bench::OURS;
 use crate::result::{Cell, Comparison, Entry, Spread};
 
 /// Less than this is not a difference that one run can tell.
