@@ -16,7 +16,7 @@ pub(crate) const OURS: &str = "c10k";
 const MESSAGE_BYTES: u64 = 64;
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct Options {
     /// Only these, beside ours
     #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
     contenders: Vec<String>,
@@ -44,7 +44,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) struct Bench {
-    args: Args,
+    options: Options,
     c10k: PathBuf,
     /// Ours first.
     pub(crate) names: Vec<&'static str>,
@@ -53,33 +53,33 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    pub(crate) fn new(args: Args) -> Result<Bench, Box<dyn Error>> {
-        let (names, left_out) = choose(&args.contenders)?;
+    pub(crate) fn new(options: Options) -> Result<Bench, Box<dyn Error>> {
+        let (names, left_out) = choose(&options.contenders)?;
         for LeftOut { name, why } in &left_out {
             eprintln!("{name} is left out: {why}");
         }
-        let usual = if args.quick { Duration::from_millis(300) } else { Duration::from_secs(1) };
-        let duration = args.duration.unwrap_or(usual);
-        let c10k = match &args.c10k {
+        let usual = if options.quick { Duration::from_millis(300) } else { Duration::from_secs(1) };
+        let duration = options.duration.unwrap_or(usual);
+        let c10k = match &options.c10k {
             Some(path) => path.clone(),
             None => build_c10k()?,
         };
-        Ok(Bench { args, c10k, names, left_out, duration })
+        Ok(Bench { options, c10k, names, left_out, duration })
     }
 
     pub(crate) fn method(&self, rounds: usize) -> Method {
         Method {
             rounds,
             duration_s: self.duration.as_secs_f64(),
-            warmup_s: self.args.warmup.as_secs_f64(),
+            warmup_s: self.options.warmup.as_secs_f64(),
             message_bytes: MESSAGE_BYTES,
-            server_cpu: self.args.server_cpu,
-            load_cpu: self.args.load_cpu,
+            server_cpu: self.options.server_cpu,
+            load_cpu: self.options.load_cpu,
         }
     }
 
     pub(crate) fn server(&self, name: &str) -> io::Result<Server> {
-        let cpu = self.args.server_cpu.to_string();
+        let cpu = self.options.server_cpu.to_string();
         let mut command;
         if name == OURS {
             command = Command::new(&self.c10k);
@@ -105,10 +105,10 @@ impl Bench {
             .args(["load", &server.addr, "--trials", "--probe"])
             .args(["--connections", &connections.to_string()])
             .args(["--pipeline", &pipeline.to_string()])
-            .args(["--warmup", &format!("{}ms", self.args.warmup.as_millis())])
+            .args(["--warmup", &format!("{}ms", self.options.warmup.as_millis())])
             .args(["--duration", &format!("{}ms", self.duration.as_millis())])
             .args(["--server-pid", &server.pid().to_string()])
-            .args(["--cpu", &self.args.load_cpu.to_string()]);
+            .args(["--cpu", &self.options.load_cpu.to_string()]);
         Load::start(&mut command, connections)
     }
 }

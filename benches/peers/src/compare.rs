@@ -28,7 +28,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
     #[command(flatten)]
-    bench: bench::Args,
+    bench: bench::Options,
 }
 
 pub(crate) fn run(args: Args) -> Result<(), Box<dyn Error>> {
