@@ -15,6 +15,10 @@ pub(crate) const OURS: &str = "c10k";
 /// What `c10k load` sends if it is not told otherwise.
 const MESSAGE_BYTES: u64 = 64;
 
+/// Many connections come from all of these: one address has ports for 28,000 to each server, and
+/// the search for a free one takes the longer the fewer there are.
+const SOURCES: &str = "127.1.0.0/24";
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// Only these, beside ours
@@ -108,6 +112,20 @@ impl Bench {
             .args(["--warmup", &format!("{}ms", self.options.warmup.as_millis())])
             .args(["--duration", &format!("{}ms", self.duration.as_millis())])
             .args(["--server-pid", &server.pid().to_string()])
+            .args(["--cpu", &self.options.load_cpu.to_string()]);
+        Load::start(&mut command, connections)
+    }
+
+    /// Connections that are answered once and then idle, shared among several servers. The load is
+    /// as many processes.
+    pub(crate) fn idle_load(&self, servers: &[Server], connections: u64) -> io::Result<Load> {
+        let mut command = Command::new(&self.c10k);
+        command
+            .arg("load")
+            .args(servers.iter().map(|server| &server.addr))
+            .args(["--wait", "--probe", "--timeout", "5m", "--source", SOURCES])
+            .args(["--connections", &connections.to_string()])
+            .args(["--workers", &servers.len().to_string()])
             .args(["--cpu", &self.options.load_cpu.to_string()]);
         Load::start(&mut command, connections)
     }

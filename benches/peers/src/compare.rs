@@ -10,6 +10,9 @@ use crate::result::Comparison;
 use crate::rounds::{self, Plan, Setup};
 use crate::table;
 
+/// With fewer connections their memory drowns in what the server takes anyway.
+const CONNECTIONS_MEASURABLE: u64 = 1_000;
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Print the contenders, and which are left out
@@ -64,5 +67,11 @@ fn plan(args: &Args) -> Plan {
     let setups = or(&args.connections, connections).into_iter().flat_map(|connections| {
         pipelines.iter().map(move |&pipeline| Setup { connections, pipeline })
     });
-    Plan { setups: setups.collect(), active: args.active, rounds: args.rounds.unwrap_or(rounds) }
+    Plan {
+        setups: setups.collect(),
+        active: args.active,
+        rounds: args.rounds.unwrap_or(rounds),
+        memory_from: CONNECTIONS_MEASURABLE,
+        counts_calls: true,
+    }
 }

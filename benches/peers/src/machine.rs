@@ -67,6 +67,25 @@ pub(crate) fn settle() {
     }
 }
 
+/// Waits until there is so much memory to be had: the kernel gives back what many connections took
+/// in its own time. Says what there is if it no longer becomes more.
+pub(crate) fn room_for(bytes: u64) -> Result<(), String> {
+    let mut before = 0;
+    loop {
+        let available = meminfo("MemAvailable:");
+        if available >= bytes {
+            return Ok(());
+        }
+        if available < before + (16 << 20) {
+            let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
+            let (needed, available) = (gigabytes(bytes), gigabytes(available));
+            return Err(format!("it needs {needed} of memory, and {available} are available"));
+        }
+        before = available;
+        thread::sleep(Duration::from_secs(1));
+    }
+}
+
 /// In bytes; 0 if the kernel does not tell.
 fn meminfo(name: &str) -> u64 {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();

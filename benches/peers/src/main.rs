@@ -5,6 +5,7 @@
 //! ```text
 //! cargo run --release --manifest-path benches/peers/Cargo.toml
 //! cargo run --release --manifest-path benches/peers/Cargo.toml -- --quick --contenders mio,tokio
+//! cargo run --release --manifest-path benches/peers/Cargo.toml -- growth
 //! ```
 //!
 //! All speak one protocol: a frame ends at a newline and is at most 64 KiB long, and is sent back
@@ -18,10 +19,14 @@
 //! round after round, and what is compared is requests per CPU second of the server, each round's
 //! with ours of the same round: it stays true when the load generator is the slower of the two, and
 //! as the machine drifts. The load is `c10k load`, which checks every reply.
+//!
+//! `growth` measures what each of them costs as connections become more: the CPU time of a request
+//! up to 18,000 connections, and the memory of an idle connection up to a million.
 
 mod bench;
 mod compare;
 mod contenders;
+mod growth;
 mod machine;
 mod processes;
 mod result;
@@ -49,6 +54,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Measures what more connections cost: CPU time of a request, memory of an idle connection
+    Growth(growth::Args),
     /// Serves with one contender until killed, and says where it listens
     Serve {
         /// Which; see --list
@@ -68,6 +75,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             socket::prepare(cpu)?;
             Ok(serve(socket::listen()?)?)
         }
+        Some(Command::Growth(args)) => growth::run(args),
         None if cli.compare.list => {
             for contender in contenders::ALL {
                 let left_out = contender.missing().map(|why| format!(" (left out: {why})"));

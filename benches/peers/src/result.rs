@@ -1,4 +1,4 @@
-//! What a comparison found, as `--json` writes it. Names end in their units.
+//! What a measurement found, as `--json` writes it. Names end in their units.
 
 use serde::Serialize;
 
@@ -51,12 +51,41 @@ pub(crate) struct Entry {
     /// Requests per CPU second of the server, by ours of the same round: above 1, ours is behind.
     pub(crate) ratio_to_ours: Option<Spread>,
     pub(crate) requests_per_cpu_s: Spread,
+    pub(crate) server_cpu_us_per_request: Spread,
     pub(crate) requests_per_s: Spread,
     pub(crate) p99_us: Spread,
     /// Anonymous memory of the server. `None` if there are too few connections to tell.
     pub(crate) resident_bytes_per_idle_connection: Option<Spread>,
     /// As `strace` counted them, once; `None` where it could not.
     pub(crate) syscalls_per_request: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Growth {
+    pub(crate) machine: Machine,
+    pub(crate) method: Method,
+    pub(crate) left_out: Vec<LeftOut>,
+    /// One request under way on each active connection.
+    pub(crate) cells: Vec<Cell>,
+    pub(crate) memory: Vec<Held>,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// So many connections, each of which was answered once and is idle, and what they take.
+#[derive(Debug, Serialize)]
+pub(crate) struct Held {
+    pub(crate) connections: u64,
+    /// Server processes, which share them.
+    pub(crate) processes: u64,
+    /// Only of those that were measured.
+    pub(crate) entries: Vec<HeldEntry>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct HeldEntry {
+    pub(crate) name: String,
+    /// Anonymous memory of all the servers.
+    pub(crate) resident_bytes_per_idle_connection: Spread,
 }
 
 /// Of all rounds.

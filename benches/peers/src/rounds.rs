@@ -5,12 +5,10 @@ use std::io;
 use std::time::Instant;
 
 use crate::bench::{Bench, OURS};
+use crate::contenders::connections_max;
 use crate::machine::settle;
 use crate::processes::{Counting, threads};
 use crate::result::{Cell, Entry, Spread};
-
-/// With fewer connections their memory drowns in what the server takes anyway.
-const CONNECTIONS_MEASURABLE: u64 = 1_000;
 
 /// To attach to more takes longer than all else.
 const THREADS_TRACED_MAX: usize = 200;
@@ -40,7 +38,7 @@ struct Key {
 #[derive(Debug, Clone, Copy)]
 struct Sample {
     round: usize,
-    requests_per_cpu_s: f64,
+    cpu_us: f64,
     requests_per_s: f64,
     p99_us: f64,
     server_busy: f64,
@@ -59,6 +57,10 @@ pub(crate) struct Plan {
     /// How many are active among idle ones, where there are more.
     pub(crate) active: u64,
     pub(crate) rounds: usize,
+    /// With fewer connections their memory is not told.
+    pub(crate) memory_from: u64,
+    /// Whether to count system calls, in one more trial of the first round.
+    pub(crate) counts_calls: bool,
 }
 
 pub(crate) struct Measured {
@@ -97,6 +99,9 @@ fn samples(bench: &Bench, plan: &Plan, warnings: &mut Vec<String>) -> (Samples, 
             let mut names = bench.names.clone();
             random.shuffle(&mut names);
             for name in names {
+                if connections > connections_max(name) {
+                    continue;
+                }
                 let taken = one(bench, plan, name, setup, round).map_err(|error| {
                     let what = format!("{name} failed with {connections} x {pipeline}: {error}");
                     eprintln!("{what}");
@@ -133,7 +138,7 @@ fn one(
     let mut load = bench.load(&server, connections, pipeline)?;
     // Everything is connected, was answered once, and is idle.
     let idle_bytes = server.memory_added()? / connections as f64;
-    let idle_bytes = (connections >= CONNECTIONS_MEASURABLE).then_some(idle_bytes);
+    let idle_bytes = (connections >= plan.memory_from).then_some(idle_bytes);
 
     let mut actives = vec![connections];
     actives.extend(Some(plan.active).filter(|&active| active < connections));
@@ -142,13 +147,12 @@ fn one(
     for active in actives {
         let report = load.run(active)?;
         requests_before = report.requests_total;
-        let cpu_us = report.server_cpu_us_per_request.unwrap_or(f64::NAN);
         let server_busy = report.server_cpu_busy.unwrap_or(0.0);
         let key =
             Key { some_idle: active < connections, setup: Setup { connections, pipeline }, active };
         let sample = Sample {
             round,
-            requests_per_cpu_s: 1e6 / cpu_us,
+            cpu_us: report.server_cpu_us_per_request.unwrap_or(f64::NAN),
             requests_per_s: report.requests_per_s,
             p99_us: report.latency_us.p99,
             server_busy,
@@ -159,7 +163,8 @@ fn one(
         taken.push((key, sample));
     }
     // Once, in the end: to be traced slows a server down.
-    if round == 0
+    if plan.counts_calls
+        && round == 0
         && threads(server.pid()) <= THREADS_TRACED_MAX
         && let Some(counting) = Counting::start(server.pid())
     {
@@ -195,12 +200,13 @@ fn cell(key: &Key, by_name: &BTreeMap<&str, Vec<Sample>>, names: &[&str]) -> Cel
         let of = |figure: fn(&Sample) -> f64| Spread::of(samples.iter().map(figure));
         let ratios = samples.iter().filter_map(|sample| {
             let same = ours.iter().find(|ours| ours.round == sample.round)?;
-            Some(sample.requests_per_cpu_s / same.requests_per_cpu_s)
+            Some(same.cpu_us / sample.cpu_us)
         });
         Some(Entry {
             name: name.to_owned(),
             ratio_to_ours: Spread::of(ratios),
-            requests_per_cpu_s: of(|sample| sample.requests_per_cpu_s)?,
+            requests_per_cpu_s: of(|sample| 1e6 / sample.cpu_us)?,
+            server_cpu_us_per_request: of(|sample| sample.cpu_us)?,
             requests_per_s: of(|sample| sample.requests_per_s)?,
             p99_us: of(|sample| sample.p99_us)?,
             resident_bytes_per_idle_connection: Spread::of(

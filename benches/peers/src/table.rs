@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::bench::OURS;
-use crate::result::{Cell, Comparison, Entry, Spread};
+use crate::result::{Cell, Comparison, Entry, LeftOut, Machine, Method, Spread};
 
 /// Less than this is not a difference that one run can tell.
 const TELLABLE: f64 = 0.005;
@@ -11,22 +11,24 @@ const TELLABLE: f64 = 0.005;
 const HEADINGS: [&str; 6] =
     ["", "per CPU second, by ours", "requests/s", "p99 us", "B/idle", "calls/req"];
 
+const FIGURES: &str = "The ratio
+is to ours of the same round: above 1, ours is behind. Bytes: anonymous memory resident in
+the server for each idle connection. Calls: system calls per request, all connections
+active, as strace counted them in one more trial. In bold, where ours is behind.";
+
 /// One table for each load, then where ours is behind, and how it was measured.
 pub(crate) fn text(comparison: &Comparison, terminal: bool) -> String {
-    let bold = |text: &str| match terminal {
-        true => format!("\x1b[1m{text}\x1b[0m"),
-        false => format!("**{text}**"),
-    };
     let mut text = String::new();
     for cell in &comparison.cells {
-        table(&mut text, cell, &bold, terminal);
+        table(&mut text, cell, terminal);
     }
     behind(&mut text, comparison);
-    method(&mut text, comparison);
+    method(&mut text, &comparison.machine, &comparison.method, FIGURES);
+    doubts(&mut text, &comparison.left_out, &comparison.warnings);
     text
 }
 
-fn table(text: &mut String, cell: &Cell, bold: &dyn Fn(&str) -> String, terminal: bool) {
+fn table(text: &mut String, cell: &Cell, terminal: bool) {
     let Cell { connections, active, pipeline, entries } = cell;
     let _ = match active < connections {
         true => write!(text, "{active} of {connections} connections active"),
@@ -34,34 +36,52 @@ fn table(text: &mut String, cell: &Cell, bold: &dyn Fn(&str) -> String, terminal
     };
     let _ = writeln!(text, ", {pipeline} under way on each\n");
     let ours = entries.iter().find(|entry| entry.name == OURS);
-    let rows: Vec<[(String, bool); 6]> = entries.iter().map(|entry| row(entry, ours)).collect();
+    let rows: Vec<_> = entries.iter().map(|entry| row(entry, ours).to_vec()).collect();
+    grid(text, &HEADINGS.map(str::to_owned), &rows, terminal);
+}
+
+/// A table in Markdown, of figures of which some are to be bold.
+pub(crate) fn grid(
+    text: &mut String,
+    headings: &[String],
+    rows: &[Vec<(String, bool)>],
+    terminal: bool,
+) {
+    let marked = |figure: &str, bold: bool| match (bold, terminal) {
+        (false, _) => figure.to_owned(),
+        (true, true) => format!("\x1b[1m{figure}\x1b[0m"),
+        (true, false) => format!("**{figure}**"),
+    };
     // Marks on a terminal take no room, stars do.
-    let stars = |bold: bool| if bold && !terminal { 4 } else { 0 };
-    let mut widths = HEADINGS.map(str::len);
-    for row in &rows {
-        for (width, (figure, behind)) in widths.iter_mut().zip(row) {
-            *width = (*width).max(figure.chars().count() + stars(*behind));
-        }
-    }
-    let headings = HEADINGS.map(|heading| (heading.to_owned(), false));
-    for row in [headings].iter().chain(&rows) {
-        let mut line = String::from("|");
-        for (at, ((figure, behind), width)) in row.iter().zip(widths).enumerate() {
-            let room = " ".repeat(width - figure.chars().count() - stars(*behind));
-            let figure = if *behind { bold(figure) } else { figure.clone() };
+    let width =
+        |figure: &str, bold: bool| figure.chars().count() + if bold && !terminal { 4 } else { 0 };
+    let widths = headings.iter().enumerate().map(|(at, heading)| {
+        let figures = rows.iter().map(|row| width(&row[at].0, row[at].1));
+        figures.chain([width(heading, false)]).max().unwrap_or(0)
+    });
+    let widths: Vec<usize> = widths.collect();
+    let line = |row: &[(String, bool)]| {
+        let mut text = String::from("|");
+        for (at, ((figure, bold), column)) in row.iter().zip(&widths).enumerate() {
+            let room = " ".repeat(column - width(figure, *bold));
+            let figure = marked(figure, *bold);
             // Names to the left, figures to the right.
-            line +=
-                &if at == 0 { format!(" {figure}{room} |") } else { format!(" {room}{figure} |") };
-        }
-        let _ = writeln!(text, "{line}");
-        if row[1].0 == HEADINGS[1] {
-            let rule = |(at, width): (usize, usize)| {
-                "-".repeat(width + 1) + if at == 0 { "-|" } else { ":|" }
+            text += &match at {
+                0 => format!(" {figure}{room} |"),
+                _ => format!(" {room}{figure} |"),
             };
-            let _ =
-                writeln!(text, "|{}", widths.into_iter().enumerate().map(rule).collect::<String>());
         }
+        text + "\n"
+    };
+    let headings: Vec<_> = headings.iter().map(|heading| (heading.clone(), false)).collect();
+    text.push_str(&line(&headings));
+    text.push('|');
+    for (at, width) in widths.iter().enumerate() {
+        *text += &"-".repeat(width + 1);
+        *text += if at == 0 { "-|" } else { ":|" };
     }
+    text.push('\n');
+    rows.iter().for_each(|row| text.push_str(&line(row)));
     text.push('\n');
 }
 
@@ -134,15 +154,12 @@ fn behind(text: &mut String, comparison: &Comparison) {
     text.push('\n');
 }
 
-fn method(text: &mut String, comparison: &Comparison) {
-    let (machine, method) = (&comparison.machine, &comparison.method);
+/// How it was measured, and what the figures are.
+pub(crate) fn method(text: &mut String, machine: &Machine, method: &Method, figures: &str) {
     let _ = writeln!(
         text,
         "{}, {} CPUs, Linux {}; server on CPU {}, load on CPU {}; medians of {} interleaved rounds of\n\
-         {} s, and the lowest and highest; {}-byte echo over loopback, every reply checked. The ratio\n\
-         is to ours of the same round: above 1, ours is behind. Bytes: anonymous memory resident in\n\
-         the server for each idle connection. Calls: system calls per request, all connections\n\
-         active, as strace counted them in one more trial. In bold, where ours is behind.",
+         {} s, and the lowest and highest; {}-byte echo over loopback, every reply checked. {figures}",
         machine.cpu,
         machine.cpus,
         machine.kernel,
@@ -152,19 +169,23 @@ fn method(text: &mut String, comparison: &Comparison) {
         method.duration_s,
         method.message_bytes,
     );
-    for left_out in &comparison.left_out {
+}
+
+/// Who is missing, and what may be wrong.
+pub(crate) fn doubts(text: &mut String, left_out: &[LeftOut], warnings: &[String]) {
+    for left_out in left_out {
         let _ = writeln!(text, "{} is left out: {}.", left_out.name, left_out.why);
     }
-    if !comparison.warnings.is_empty() {
+    if !warnings.is_empty() {
         text.push_str("\nWarnings\n");
-        for warning in &comparison.warnings {
+        for warning in warnings {
             let _ = writeln!(text, "- {warning}");
         }
     }
 }
 
 /// With commas between thousands.
-fn grouped(figure: f64, digits: usize) -> String {
+pub(crate) fn grouped(figure: f64, digits: usize) -> String {
     let plain = format!("{figure:.digits$}");
     let (whole, fraction) = plain.split_at(plain.find('.').unwrap_or(plain.len()));
     let mut text = String::new();

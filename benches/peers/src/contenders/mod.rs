@@ -72,6 +72,15 @@ const fn new(
     Contender { name, about, serve }
 }
 
+/// A thread takes a number of the kernel's, two mappings and two stacks: with more of them the
+/// limits of the system are what is measured.
+const THREADS_MAX: u64 = 10_000;
+
+/// As many connections as one process of a contender is given.
+pub(crate) fn connections_max(name: &str) -> u64 {
+    if name == "threads" { THREADS_MAX } else { u64::MAX }
+}
+
 impl Contender {
     pub(crate) fn named(name: &str) -> Option<Contender> {
         ALL.into_iter().find(|contender| contender.name == name)
