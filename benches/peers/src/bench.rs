@@ -106,7 +106,7 @@ impl Bench {
     ) -> io::Result<Load> {
         let mut command = Command::new(&self.c10k);
         command
-            .args(["load", &server.addr, "--trials", "--probe"])
+            .args(["load", &server.addr, "--trials", "--probe", "--spin"])
             .args(["--connections", &connections.to_string()])
             .args(["--pipeline", &pipeline.to_string()])
             .args(["--warmup", &format!("{}ms", self.options.warmup.as_millis())])

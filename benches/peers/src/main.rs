@@ -18,7 +18,8 @@
 //! Server and load are processes of their own, each pinned to a CPU. The contenders run in turn,
 //! round after round, and what is compared is requests per CPU second of the server, each round's
 //! with ours of the same round: it stays true when the load generator is the slower of the two, and
-//! as the machine drifts. The load is `c10k load`, which checks every reply.
+//! as the machine drifts. The load is `c10k load`, which checks every reply, and never sleeps: a server
+//! that has to wake its client pays for that, and only those that are quick would be spared.
 //!
 //! `growth` measures what each of them costs as connections become more: the CPU time of a request
 //! up to 18,000 connections, and the memory of an idle connection up to a million.

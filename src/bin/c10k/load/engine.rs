@@ -184,7 +184,8 @@ impl Engine<'_> {
         if self.progress_timer.is_none() {
             self.progress_timer = Some(reactor.set_timer(Instant::now() + progress::EVERY));
         }
-        reactor.turn(self, None)?;
+        let timeout_max = self.plan.spin.then_some(Duration::ZERO);
+        reactor.turn(self, timeout_max)?;
         match (self.progress_timer, self.run.phase.get()) {
             (Some(_), _) => Ok(()),
             (None, Phase::Connecting) => watcher(self.progress(Stage::Connecting)),

@@ -165,6 +165,10 @@ pub(crate) struct Args {
     /// When connected, print a line and wait for one on standard input before sending anything
     #[arg(long)]
     wait: bool,
+    /// Never sleep: ask again and again whether there are replies. A server that has to wake its
+    /// client pays for that with its own CPU time
+    #[arg(long, conflicts_with_all = ["rate", "find_rate"])]
+    spin: bool,
     /// For c10k race: see trials.rs
     #[arg(long, hide = true)]
     trials: bool,
@@ -234,6 +238,7 @@ impl Args {
             workers: self.workers,
             connect_rate: self.connect_rate,
             probe: self.probe,
+            spin: self.spin,
             pipeline: match schedule.is_some() || self.trials {
                 true => self.pipeline,
                 false => self.pipeline.or(Some(1)),

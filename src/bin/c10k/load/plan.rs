@@ -34,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) connect_rate: Option<u64>,
     /// Each connection is to be answered once before it counts as connected.
     pub(crate) probe: bool,
+    /// Whether it never sleeps.
+    pub(crate) spin: bool,
     /// Requests under way on each connection. In an open loop the most of them, if there is to
     /// be a limit.
     pub(crate) pipeline: Option<u64>,
@@ -94,6 +96,7 @@ impl Plan {
             workers: None,
             connect_rate: None,
             probe: false,
+            spin: false,
             pipeline: Some(1),
             schedule: None,
             arrivals: arrivals::Kind::Constant,
