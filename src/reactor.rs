@@ -36,11 +36,14 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+mod connecting;
+mod time;
+
 use std::fmt;
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::os::fd::AsFd;
+use std::time::Duration;
 
 use slab::Slab;
 
@@ -48,10 +51,8 @@ use crate::alarm::Alarm;
 use crate::clock::Clock;
 use crate::poller::{Epoll, Event, Interest, Poller, Readiness, Token};
 use crate::slots::{ALARM_SLOT, Slot, TIMER_SLOT, WAKER_SLOT, Waiting, live};
-use crate::sys::{self, ConnectOptions, Connecting};
 use crate::waker::Waker;
 use crate::wheel::{self, Wheel};
-use crate::{Addr, Error};
 
 /// What a loop tells its owner. Each call gets the reactor, and names the source by its token.
 ///
@@ -163,7 +164,8 @@ impl<S: AsFd> Reactor<S> {
 }
 
 impl<S: AsFd, P: Poller> Reactor<S, P> {
-    /// A loop that waits with the poller given, which watches nothing yet.
+    /// A loop that waits with the poller given, which watches nothing yet. It is given a waker
+    /// and an alarm to watch, and wakes for timers only if it does.
     ///
     /// # Errors
     /// As for [`Reactor::new`].
@@ -194,7 +196,8 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
     /// which must not take a turn itself.
     ///
     /// # Errors
-    /// Whatever [`Poller::wait`] reports, which is a bug in the program.
+    /// Whatever [`Poller::wait`] and `timerfd_settime(2)` report, which is a bug in the program.
+    // Inlined, like all that a request passes through from here on: see sys/call.rs.
     #[inline(always)]
     pub fn turn<H>(&mut self, handler: &mut H, timeout_max: Option<Duration>) -> io::Result<()>
     where
@@ -418,127 +421,11 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
         }
     }
 
-    // ---- Connecting ----
-
-    /// Starts an outbound connection. `make` gets the socket and makes the source of it;
-    /// [`Handler::connected`] says how it ended, by `timeout` at the latest.
-    ///
-    /// `interest` is what to watch for, then and afterwards. The end of the handshake makes the
-    /// socket writable, so [`Interest::WRITE`] is added to it; a source that is level-triggered
-    /// will want to [`modify`](Reactor::modify) that once it is connected.
-    ///
-    /// # Errors
-    /// [`Error::Connect`] for what is known at once; see [`sys::connect`].
-    pub fn connect(
-        &mut self,
-        addr: &Addr,
-        options: &ConnectOptions,
-        timeout: Duration,
-        interest: Interest,
-        make: impl FnOnce(OwnedFd) -> S,
-    ) -> Result<Token, Error> {
-        let failed = |source| Error::Connect { addr: addr.clone(), source };
-        let (fd, connecting) = sys::connect(addr, options).map_err(failed)?;
-        // Also if it is connected already: that is told from within a turn too.
-        let token = self
-            .insert(make(fd), interest | Interest::WRITE, Waiting::CONNECTING)
-            .map_err(failed)?;
-        if connecting == Connecting::InProgress {
-            self.set_deadline(token, Instant::now() + timeout.min(TIMEOUT_MAX));
-        }
-        Ok(token)
-    }
-
-    /// The socket of a connection under way has something to say.
-    fn finish_connect<H>(&mut self, handler: &mut H, token: Token, readiness: Readiness)
-    where
-        H: Handler<S, P>,
-    {
-        self.clear_deadline(token);
-        let slot = live(&mut self.slots, token).expect("the caller looked");
-        slot.waiting.clear(Waiting::CONNECTING);
-        let result = sys::take_error(slot.source.as_fd());
-        let connected = result.is_ok();
-        handler.connected(self, token, result);
-        // The peer's first data may have come in the same event, of which edge triggering will
-        // not speak again; and a one-shot has spent its shot.
-        if connected && self.source(token).is_some() {
-            self.ready(handler, token, readiness);
-        }
-    }
-
+    /// For a source that the poller has not just reported. Not part of [`turn`](Reactor::turn), so that
+    /// there is one place where all that comes after an event is inlined.
     #[inline(never)]
     fn ready<H: Handler<S, P>>(&mut self, handler: &mut H, token: Token, readiness: Readiness) {
         handler.ready(self, token, readiness);
-    }
-
-    // ---- Time ----
-
-    /// The time at which this turn began (`CLOCK_MONOTONIC`): read once a turn, so a long turn
-    /// lags behind.
-    pub fn now(&self) -> Instant {
-        self.clock.instant(self.now_ns)
-    }
-
-    /// Whole milliseconds from the making of the reactor to [`now`](Reactor::now), wrapping
-    /// after 49 days: a time stamp in four bytes, to subtract from another.
-    pub fn now_ms(&self) -> u32 {
-        self.now_ms as u32
-    }
-
-    /// Calls [`Handler::deadline`] for this source at `at`, within a millisecond and never early.
-    /// A source has one deadline: this replaces it. Nothing happens if the source is gone.
-    pub fn set_deadline(&mut self, token: Token, at: Instant) {
-        self.clear_deadline(token);
-        let tick = self.ticks_from(at);
-        if let Some(slot) = live(&mut self.slots, token) {
-            slot.waiting.set_deadline(self.wheel.insert(tick, token));
-        }
-    }
-
-    /// Unsets the deadline of a source, if it has one.
-    pub fn clear_deadline(&mut self, token: Token) {
-        if let Some(slot) = live(&mut self.slots, token)
-            && let Some(key) = slot.waiting.take_deadline()
-        {
-            self.wheel.remove(key);
-        }
-    }
-
-    /// Calls [`Handler::timer`] at `at`, within a millisecond and never early.
-    pub fn set_timer(&mut self, at: Instant) -> TimerId {
-        let serial = self.timer_serial;
-        self.timer_serial = serial.wrapping_add(1);
-        let key = self.wheel.insert(self.ticks_from(at), Token::pack(TIMER_SLOT, serial));
-        TimerId { key, serial }
-    }
-
-    /// Cancels a timer. Returns whether it had yet to expire.
-    pub fn cancel_timer(&mut self, timer: TimerId) -> bool {
-        let token = Token::pack(TIMER_SLOT, timer.serial);
-        let armed = self.wheel.payload(timer.key) == Some(token);
-        if armed {
-            self.wheel.remove(timer.key);
-        }
-        armed
-    }
-
-    fn expire<H: Handler<S, P>>(&mut self, handler: &mut H, key: wheel::Key, token: Token) {
-        if token.slot() == TIMER_SLOT {
-            handler.timer(self, TimerId { key, serial: token.generation() });
-            return;
-        }
-        let slot = live(&mut self.slots, token).expect("closing a source unsets its deadline");
-        slot.waiting.take_deadline();
-        match slot.waiting.clear(Waiting::CONNECTING) {
-            true => handler.connected(self, token, Err(io::ErrorKind::TimedOut.into())),
-            false => handler.deadline(self, token),
-        }
-    }
-
-    /// The first tick at which `at` has passed.
-    fn ticks_from(&self, at: Instant) -> u64 {
-        self.clock.at(at).div_ceil(NS_PER_MS)
     }
 
     // ---- The rest ----
