@@ -176,6 +176,7 @@ impl<'a> Engine<'a> {
 
 impl Engine<'_> {
     /// One turn of the loop; from time to time it tells how far it has got.
+    #[inline(always)] // see sys/call.rs
     fn turn(
         &mut self,
         reactor: &mut Reactor<Source>,
@@ -262,6 +263,7 @@ impl Engine<'_> {
         self.drive(reactor, token, Readiness::NONE);
     }
 
+    #[inline(always)] // see sys/call.rs
     fn drive(&mut self, reactor: &mut Reactor<Source>, token: Token, readiness: Readiness) {
         let Some(peer) = peer_mut(reactor, token) else { return };
         let replied = self.run.replied.get();
@@ -436,7 +438,7 @@ impl Handler<Source> for Engine<'_> {
         }
     }
 
-    #[inline]
+    #[inline(always)] // see sys/call.rs
     fn ready(&mut self, reactor: &mut Reactor<Source>, token: Token, readiness: Readiness) {
         if self.alarm == Some(token) {
             // What is due is sent when all that is ready was told.

@@ -60,7 +60,7 @@ impl Peer {
         }
     }
 
-    #[inline]
+    #[inline(always)] // see sys/call.rs
     pub(super) fn drive(
         &mut self,
         readiness: Readiness,
