@@ -16,12 +16,14 @@ is to ours of the same round: above 1, ours is behind. Bytes: anonymous memory r
 the server for each idle connection. Calls: system calls per request, all connections
 active, as strace counted them in one more trial. In bold, where ours is behind.";
 
-/// One table for each load, then where ours is behind, and how it was measured.
+/// One table for each load, then all ratios beside each other, where ours is behind, and how it was
+/// measured.
 pub(crate) fn text(comparison: &Comparison, terminal: bool) -> String {
     let mut text = String::new();
     for cell in &comparison.cells {
         table(&mut text, cell, terminal);
     }
+    overview(&mut text, comparison, terminal);
     behind(&mut text, comparison);
     method(&mut text, &comparison.machine, &comparison.method, FIGURES);
     doubts(&mut text, &comparison.left_out, &comparison.warnings);
@@ -38,6 +40,38 @@ fn table(text: &mut String, cell: &Cell, terminal: bool) {
     let ours = entries.iter().find(|entry| entry.name == OURS);
     let rows: Vec<_> = entries.iter().map(|entry| row(entry, ours).to_vec()).collect();
     grid(text, &HEADINGS.map(str::to_owned), &rows, terminal);
+}
+
+/// The ratios of all cells: a table for each number of requests under way.
+fn overview(text: &mut String, comparison: &Comparison, terminal: bool) {
+    let mut names: Vec<&str> = Vec::new();
+    let mut pipelines: Vec<u64> = Vec::new();
+    for cell in &comparison.cells {
+        let others = cell.entries.iter().map(|entry| &*entry.name).filter(|name| *name != OURS);
+        names.extend(others.filter(|name| !names.contains(name)).collect::<Vec<_>>());
+        if !pipelines.contains(&cell.pipeline) {
+            pipelines.push(cell.pipeline);
+        }
+    }
+    for pipeline in pipelines {
+        let _ = writeln!(text, "Per CPU second, by ours: {pipeline} under way on each of\n");
+        let cells = comparison.cells.iter().filter(|cell| cell.pipeline == pipeline);
+        let cells: Vec<&Cell> = cells.collect();
+        let mut headings = vec![String::new()];
+        headings.extend(cells.iter().map(|cell| match cell.active < cell.connections {
+            true => format!("{} of {}", cell.active, grouped(cell.connections as f64, 0)),
+            false => grouped(cell.connections as f64, 0),
+        }));
+        let rows = names.iter().map(|&name| {
+            let figures = cells.iter().map(|cell| {
+                let ratio = cell.entries.iter().find(|entry| entry.name == name)?.ratio_to_ours?;
+                Some((format!("{:.2}", ratio.median), ratio.median >= 1.0 + TELLABLE))
+            });
+            let figures = figures.map(|figure| figure.unwrap_or(("-".to_owned(), false)));
+            [(name.to_owned(), false)].into_iter().chain(figures).collect()
+        });
+        grid(text, &headings, &rows.collect::<Vec<Vec<_>>>(), terminal);
+    }
 }
 
 /// A table in Markdown, of figures of which some are to be bold.
