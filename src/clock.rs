@@ -19,7 +19,14 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(crate) fn new() -> Clock {
-        Clock { start: Instant::now(), start_ns: monotonic_ns() }
+        // Another may have the CPU in between, by which all timers would be late for ever: the
+        // tightest of ten.
+        let clocks = (0..10).map(|_| {
+            let (before_ns, start, start_ns) = (monotonic_ns(), Instant::now(), monotonic_ns());
+            (start_ns - before_ns, Clock { start, start_ns })
+        });
+        let (_, clock) = clocks.min_by_key(|(took_ns, _)| *took_ns).expect("ten");
+        clock
     }
 
     /// Nanoseconds since the start: enough for five centuries.

@@ -181,7 +181,7 @@ impl<F: Framing, S: Service> Connection<F, S> {
     ///
     /// # Errors
     /// The connection is lost, and is to be closed.
-    #[inline(always)]
+    #[inline(always)] // see sys/call.rs
     pub fn drive(
         &mut self,
         readiness: Readiness,
@@ -240,7 +240,7 @@ impl<F: Framing, S: Service> Connection<F, S> {
     }
 
     /// Sends what the kernel will take.
-    #[inline(always)]
+    #[inline(always)] // see sys/call.rs
     fn flush(&mut self, now_ms: u32, traffic: &Traffic) -> io::Result<()> {
         if self.writable {
             let sent = sys::send(self.fd.as_fd(), self.session.unsent())?;

@@ -6,7 +6,7 @@ mod common;
 
 use std::io::Read;
 use std::net::TcpListener;
-use std::process::Output;
+use std::process::{Command, Output};
 use std::thread;
 
 use common::load::{complete, good, load, report, stalling, tampering};
@@ -86,6 +86,26 @@ fn connections_are_replaced_after_so_many_requests() {
         // The last ones may have been begun and not be connected yet.
         let accepted = summary.connections - 4;
         assert!((reconnects..=reconnects + 4).contains(&accepted), "{summary:?}: {reconnects}");
+    }
+}
+
+#[test]
+fn one_that_spins_never_waits() {
+    let server = Server::start(&EPOLL, &[]);
+    let addr = server.addr().to_string();
+    let requests = ["--connections", "1", "--requests", "20"];
+    for (spin, timeout) in [(&[][..], "-1"), (&["--spin"], "0")] {
+        good(&load(&addr, &[&requests[..], spin].concat()));
+        let waits = Command::new("strace")
+            .args(["-e", "trace=epoll_wait,epoll_pwait", env!("CARGO_BIN_EXE_c10k"), "load", &addr])
+            .args(requests)
+            .args(spin)
+            .output();
+        let Ok(waits) = waits else { return eprintln!("skipped: strace is not installed") };
+        let waits = String::from_utf8_lossy(&waits.stderr).into_owned();
+        let waits: Vec<&str> = waits.lines().filter(|line| line.starts_with("epoll_")).collect();
+        let with = format!("128, {timeout}");
+        assert!(waits.len() > 20 && waits.iter().all(|wait| wait.contains(&with)), "{waits:?}");
     }
 }
 

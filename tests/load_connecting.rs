@@ -146,6 +146,7 @@ fn what_cannot_start_says_why() {
         (&[&gone, "--duration", "0s"], "it is to last for some time"),
         (&[&gone, "--think-time", "1s", "--rate", "5"], "cannot be used with"),
         (&[&gone, "--rate", "1k", "--requests-each", "5"], "cannot be used with"),
+        (&[&gone, "--rate", "1k", "--spin"], "cannot be used with"),
         (&[&gone, "--requests-each", "5000M"], "4,294,967,294 at most"),
         // With its probe that would have been none at all.
         (&[&gone, "--requests-each", "4294967295", "--probe"], "4,294,967,294 at most"),

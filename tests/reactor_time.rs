@@ -216,7 +216,7 @@ fn a_timer_for_now_is_for_another_turn() {
 // ---- How long it sleeps ----
 
 #[test]
-fn it_sleeps_as_long_as_it_may_and_an_alarm_wakes_it() {
+fn it_sleeps_as_long_as_it_may() {
     let (mut reactor, script) = scripted();
     let mut tape = quiet();
     let mut slept = |reactor: &mut Fake, max| {
@@ -240,10 +240,10 @@ fn an_alarm_wakes_once<P: Poller>() {
         }
     }
     // Also if the timer was cancelled that it was set for.
-    let timer = reactor.set_timer(Instant::now() + ms(2));
+    let timer = reactor.set_timer(Instant::now() + ms(50));
     reactor.turn(&mut tape, Some(Duration::ZERO)).unwrap();
     assert!(reactor.cancel_timer(timer));
-    reactor.turn(&mut tape, Some(ms(20))).unwrap();
+    reactor.turn(&mut tape, Some(ms(200))).unwrap();
     let before = reactor.counts();
     assert!(before.events >= 3, "one for each at least");
     for _ in 0..3 {

@@ -335,6 +335,15 @@ fn after_close_the_service_is_not_called() {
 }
 
 #[test]
+fn a_panic_after_most_was_sent_leaves_the_rest() {
+    let mut session = Session::new(Delimiter::new(b'\n'), Obey { calls: 0 });
+    session.receive(b"one\n");
+    session.advance(3);
+    assert_eq!(session.receive(b"panic\n"), 0);
+    assert_eq!(session.unsent(), b"\n");
+}
+
+#[test]
 fn a_panic_leaves_the_replies_before_it_whole() {
     let mut session = Session::new(Delimiter::new(b'\n'), Obey { calls: 0 });
     session.receive(b"one\n");

@@ -33,15 +33,15 @@ fn start(args: &[&str]) -> Server {
     server
 }
 
-/// Whether the loop of a worker waits for all it has to wait for: a waker, the signals, and a
-/// listener (`proc(5)`, on `/proc/pid/fdinfo`).
+/// Whether the loop of a worker waits for all it has to wait for: a waker, an alarm, the
+/// signals, and a listener (`proc(5)`, on `/proc/pid/fdinfo`).
 fn is_serving(pid: u32) -> bool {
     let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else { return false };
     let watched = |fd: fs::DirEntry| {
         let info = fs::read_to_string(fd.path()).unwrap_or_default();
         info.lines().filter(|line| line.starts_with("tfd:")).count()
     };
-    fds.flatten().any(|fd| watched(fd) >= 3)
+    fds.flatten().any(|fd| watched(fd) >= 4)
 }
 
 /// The children of a process (`proc(5)`).

@@ -73,7 +73,7 @@ where
         Ok(())
     }
 
-    #[inline(always)]
+    #[inline(always)] // see sys/call.rs
     fn drive(
         &mut self,
         connection: &mut Connection<F, S>,
@@ -83,7 +83,7 @@ where
         connection.drive(readiness, now_ms, &mut self.work, &self.shared.counters.traffic)
     }
 
-    #[inline(always)]
+    #[inline(always)] // see sys/call.rs
     fn carry_out(&mut self, reactor: &mut Loop<F, S, P>, token: Token, step: io::Result<Step>) {
         match step {
             Ok(Step::Wait) if self.trigger == Trigger::Edge => {}

@@ -71,7 +71,7 @@ impl Poller for Epoll {
         Ok(self.epoll.delete(fd)?)
     }
 
-    #[inline(always)]
+    #[inline(always)] // see sys/call.rs
     fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
         events.clear();
         let ready =

@@ -80,7 +80,7 @@ pub trait Poller: Sized {
     /// `timeout` has passed; `None` waits for ever.
     ///
     /// A signal ends the wait early with no events, just as a time-out would: the caller is a
-    /// loop that works out its time-out anew each turn.
+    /// loop, which waits again.
     ///
     /// # Errors
     /// None but for a bug in the caller (`EBADF`, `EINVAL`).

@@ -378,7 +378,7 @@ impl<V> Front<V> {
 }
 
 impl<P: Poller, V: Serve<P>> Handler<Source<V::Connection, V::Service>, P> for Front<V> {
-    #[inline(always)]
+    #[inline(always)] // see sys/call.rs
     fn ready(&mut self, reactor: &mut Loop<V, P>, token: Token, readiness: Readiness) {
         let now_ms = reactor.now_ms();
         match reactor.source_mut(token) {

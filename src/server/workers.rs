@@ -44,7 +44,7 @@ const FAILURES_MAX: u32 = 5;
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Descriptors that a worker needs besides connections and listeners: the standard three, epoll,
-/// eventfd, signalfd, the reserve, and some for whatever the service may open.
+/// eventfd, timerfd, signalfd, the reserve, and some for whatever the service may open.
 const FDS_BESIDES: u64 = 32;
 
 /// What the parent knows of a worker.

@@ -1,23 +1,24 @@
 //! System calls without the C library's functions around them: the three that every request makes.
 //!
-//! On processors of AMD with the mitigation for SRSO ("Speculative Return Stack Overflow": see
-//! Documentation/admin-guide/hw-vuln/srso.rst of the kernel), a system call spoils the predictor of
-//! return addresses, and the first return from a function that was called *before* the system
-//! call is mispredicted. On the machine of the published figures that costs 0.4 us, a tenth of
-//! all that a request takes. Calls that return before the next system call cost nothing.
+//! On many processors of AMD (where `/sys/devices/system/cpu/vulnerabilities/spec_rstack_overflow`
+//! says "Safe RET") the first return, after a system call, from a function that was called before it
+//! is very slow: 0.4 us on the machine of the published figures, of the 5 that a request takes. It
+//! seems that what the kernel does against SRSO leaves the prediction of returns without any. A
+//! function that is both called and left between two system calls costs nothing.
 //!
 //! So the path of a request has no such return: from `Reactor::run` down to these, its functions
-//! are `#[inline(always)]`. A function of the C library would be one; there is nothing else to say
-//! against it, and on other processors it is used.
+//! are `#[inline(always)]`, and the C library's, which could not be, are left out. `strace` sees the
+//! calls as ever; `ltrace`, and whatever takes the place of the C library's functions
+//! (`LD_PRELOAD`), does not.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(all(target_arch = "x86_64", target_pointer_width = "64")))]
 use nix::sys::socket::{self, MsgFlags};
 
 /// `recv(2)`.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
 #[inline(always)]
 pub(super) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8]) -> nix::Result<usize> {
     let args = [fd.as_raw_fd() as usize, buf.as_mut_ptr() as usize, buf.len(), 0, 0, 0];
@@ -26,7 +27,7 @@ pub(super) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8]) -> nix::Result<usize> {
 }
 
 /// `send(2)`, of which a connection that is gone is an error and never a signal.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
 #[inline(always)]
 pub(super) fn send(fd: BorrowedFd<'_>, buf: &[u8]) -> nix::Result<usize> {
     let flags = libc::MSG_NOSIGNAL as usize;
@@ -36,7 +37,7 @@ pub(super) fn send(fd: BorrowedFd<'_>, buf: &[u8]) -> nix::Result<usize> {
 }
 
 /// `epoll_wait(2)`.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
 #[inline(always)]
 pub(super) fn epoll_wait(
     epoll: BorrowedFd<'_>,
@@ -51,7 +52,7 @@ pub(super) fn epoll_wait(
 
 /// # Safety
 /// The call reads and writes no memory but what it may.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
 #[inline(always)]
 unsafe fn system_call(number: libc::c_long, args: [usize; 6]) -> nix::Result<usize> {
     let result: isize;
@@ -80,19 +81,19 @@ unsafe fn system_call(number: libc::c_long, args: [usize; 6]) -> nix::Result<usi
 }
 
 /// `recv(2)`.
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(all(target_arch = "x86_64", target_pointer_width = "64")))]
 pub(super) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8]) -> nix::Result<usize> {
     socket::recv(fd.as_raw_fd(), buf, MsgFlags::empty())
 }
 
 /// `send(2)`, of which a connection that is gone is an error and never a signal.
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(all(target_arch = "x86_64", target_pointer_width = "64")))]
 pub(super) fn send(fd: BorrowedFd<'_>, buf: &[u8]) -> nix::Result<usize> {
     socket::send(fd.as_raw_fd(), buf, MsgFlags::MSG_NOSIGNAL)
 }
 
 /// `epoll_wait(2)`.
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(all(target_arch = "x86_64", target_pointer_width = "64")))]
 pub(super) fn epoll_wait(
     epoll: BorrowedFd<'_>,
     events: &mut [libc::epoll_event],

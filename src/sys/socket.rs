@@ -70,7 +70,7 @@ pub enum Connecting {
 }
 
 /// Runs a system call until a signal no longer interrupts it.
-#[inline(always)]
+#[inline(always)] // see sys/call.rs
 pub(super) fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     loop {
         match call() {
@@ -212,7 +212,7 @@ fn set_keepalive(fd: &OwnedFd, idle: Duration) -> nix::Result<()> {
 /// # Errors
 /// `ECONNRESET` when the peer sent a reset, `ETIMEDOUT` when it stopped answering, and the others
 /// of `recv(2)`. `EAGAIN` is [`Recv::WouldBlock`].
-#[inline(always)]
+#[inline(always)] // see sys/call.rs
 pub fn recv(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Recv> {
     debug_assert!(!buf.is_empty(), "an empty buffer would look like EOF");
     match retry(|| call::recv(fd, buf)) {
@@ -229,7 +229,7 @@ pub fn recv(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Recv> {
 /// # Errors
 /// `EPIPE` when the connection is gone (`MSG_NOSIGNAL`: never the signal), `ECONNRESET`, and the
 /// others of `send(2)`. `EAGAIN` is 0.
-#[inline(always)]
+#[inline(always)] // see sys/call.rs
 pub fn send(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
     match retry(|| call::send(fd, buf)) {
         Ok(n) => Ok(n),

@@ -117,7 +117,7 @@ pub fn select(
 /// # Errors
 /// `EINTR` when a signal came first; `EINVAL` if there is no room for an event, or this is no
 /// epoll instance.
-#[inline(always)]
+#[inline(always)] // see sys/call.rs
 pub fn epoll_wait(
     epoll: BorrowedFd<'_>,
     events: &mut [libc::epoll_event],

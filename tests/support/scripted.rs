@@ -165,6 +165,7 @@ pub(crate) fn turn_until<S: AsFd, P: Poller, A>(
         assert!(start.elapsed() < WATCHDOG, "waited in vain, told only {:?}", tape.told);
         reactor.turn(tape, Some(WATCHDOG)).unwrap();
     }
+    assert!(start.elapsed() < WATCHDOG, "told only after all that time");
 }
 
 /// One turn that does not wait.
