@@ -12,7 +12,7 @@ use nix::unistd::{Pid, write};
 
 use super::{pair, peek, states};
 use crate::lab::calls::{errno, flags, local};
-use crate::lab::kernel::{PATIENCE, in_state};
+use crate::lab::kernel::{PATIENCE, Protocol, in_state, sockets};
 use crate::lab::record::Lab;
 use crate::lab::{About, Trouble};
 use crate::proc::counter;
@@ -28,6 +28,9 @@ pub(super) const ABOUT: About = About {
 fn run(lab: &mut Lab) -> Result<(), Trouble> {
     lab.note("An orderly close, to compare: a FIN each, and TIME-WAIT at the side that was first.");
     let (listener, addr) = lab.listener("listener", 4)?;
+    // A minute ago the port may have been that of somebody else's clients.
+    let mut others = sockets(Protocol::Tcp, &[addr.port()])?;
+    others.retain(|socket| socket.state == "TIME-WAIT");
     let (client, server) = pair(lab, &listener, "client", "server")?;
     let ends = [addr, local(&client)?];
     lab.close(server);
@@ -65,7 +68,9 @@ fn run(lab: &mut Lab) -> Result<(), Trouble> {
     is_reset(lab, &client)?;
     lab.close(client);
 
-    let left = lab.sockets(&[addr.port()])?;
+    let mut left = sockets(Protocol::Tcp, &[addr.port()])?;
+    left.retain(|socket| !others.contains(socket));
+    lab.show_sockets("the sockets (sock_diag)", &left);
     let waiting = in_state(&left, "TIME-WAIT");
     lab.expect("in TIME-WAIT, after one orderly close and two resets", waiting, 1);
     Ok(())
