@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use nix::time::{ClockId, clock_gettime};
+use crate::sys::monotonic_ns;
 
 /// Counts nanoseconds from when it was made (`CLOCK_MONOTONIC`).
 ///
@@ -50,13 +50,6 @@ impl Clock {
         let ns = instant.saturating_duration_since(self.start).as_nanos();
         u64::try_from(ns).unwrap_or(u64::MAX)
     }
-}
-
-#[inline]
-fn monotonic_ns() -> u64 {
-    // It fails for no clock but one that is not there.
-    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("every Linux has this clock");
-    time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod network;
 mod process;
 mod shared;
 mod socket;
+mod time;
 mod wait;
 
 pub use datagram::{DATAGRAM_LEN_MAX, Datagram, Datagrams, bind_datagram, recv_datagram};
@@ -32,4 +33,5 @@ pub use socket::{
     peer_addr, recv, send, set_io_timeout, set_linger, shutdown_both, shutdown_read,
     shutdown_write, take_error, unacknowledged,
 };
+pub use time::{Timer, monotonic_ns};
 pub use wait::{FD_SETSIZE, FdSet, epoll_pwait2, epoll_wait, poll, select};

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use c10k::service::{Outcome, Reply, Service};
-use nix::time::{ClockId, clock_gettime};
+use c10k::sys;
 
 use self::under_way::{Times, UnderWay};
 use self::unordered::Matched;
@@ -110,7 +110,7 @@ impl Run {
 
     #[inline]
     pub(crate) fn read_clock(&self) {
-        let before = self.now.replace(monotonic());
+        let before = self.now.replace(sys::monotonic_ns());
         let passed = self.now.get() - before;
         let time = self.in_flight_time.get();
         self.in_flight_time.set(time.saturating_add(self.in_flight() * passed));
@@ -171,12 +171,6 @@ impl Run {
             }
         }
     }
-}
-
-/// `CLOCK_MONOTONIC`, in nanoseconds.
-fn monotonic() -> u64 {
-    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("every Linux has it");
-    time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
 }
 
 pub(super) fn nanos(time: Duration) -> u64 {

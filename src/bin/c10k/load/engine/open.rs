@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use c10k::Reactor;
 use c10k::poller::{Interest, Readiness, Token};
+use c10k::sys::Timer;
 
 use super::Engine;
-use super::sources::{Alarm, Source, peer, peer_mut};
+use super::sources::{Source, peer, peer_mut};
 use crate::load::arrivals::Arrivals;
 use crate::load::checker::nanos;
 use crate::load::plan::Plan;
@@ -33,7 +34,7 @@ impl Engine<'_> {
         let Plan { ramp, warmup, duration, arrivals, .. } = *self.plan;
         self.ring = self.active();
         if self.alarm.is_none() {
-            let alarm = Source::Alarm(Alarm::new()?);
+            let alarm = Source::Alarm(Timer::new()?);
             self.alarm = Some(reactor.add(alarm, Interest::READ | Interest::EDGE)?);
         }
         self.timer = Some(reactor.set_timer(Instant::now() + ramp + warmup));
@@ -112,7 +113,7 @@ impl Engine<'_> {
         if let (Some(at), Some(alarm)) = (at, self.alarm)
             && let Some(Source::Alarm(alarm)) = reactor.source(alarm)
         {
-            alarm.set(at);
+            alarm.set(Some(at)).expect("a time that there is");
             self.alarm_at = Some(at);
         }
     }
