@@ -219,9 +219,7 @@ impl<F: Framing, S: Service> Connection<F, S> {
             bump(&traffic.requests, served);
             self.active_ms = now_ms;
         }
-        if self.session.wants_write() {
-            self.flush(now_ms, traffic)?;
-        }
+        self.flush(now_ms, traffic)?;
         self.session.reclaim(&mut work.send);
         // Nearly always that is all.
         if self.session.is_idle() && !self.readable && !self.draining {
@@ -233,16 +231,14 @@ impl<F: Framing, S: Service> Connection<F, S> {
     /// Sends what was left over, and serves what had to wait for that. Returns how many requests.
     #[cold]
     fn catch_up(&mut self, now_ms: u32, traffic: &Traffic) -> io::Result<usize> {
-        if self.session.wants_write() {
-            self.flush(now_ms, traffic)?;
-        }
+        self.flush(now_ms, traffic)?;
         Ok(if self.session.wants_resume() { self.session.resume() } else { 0 })
     }
 
     /// Sends what the kernel will take.
     #[inline(always)] // see sys/call.rs
     fn flush(&mut self, now_ms: u32, traffic: &Traffic) -> io::Result<()> {
-        if self.writable {
+        if self.writable && self.session.wants_write() {
             let sent = sys::send(self.fd.as_fd(), self.session.unsent())?;
             self.session.advance(sent);
             // Taking less than it was given, the kernel will say when there is room again.
