@@ -52,10 +52,7 @@ pub(crate) fn run(args: Args) -> Result<(), Box<dyn Error>> {
         serde_json::to_writer_pretty(file, &comparison)?;
     }
     print!("{}", table::text(&comparison, io::stdout().is_terminal()));
-    match measured.failed {
-        0 => Ok(()),
-        failed => Err(format!("{failed} runs failed").into()),
-    }
+    rounds::outcome(measured.failed)
 }
 
 fn plan(args: &Args) -> Plan {

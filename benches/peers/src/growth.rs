@@ -84,10 +84,7 @@ pub(crate) fn run(args: Args) -> Result<(), Box<dyn Error>> {
         serde_json::to_writer_pretty(file, &growth)?;
     }
     print!("{}", table::text(&growth, &bench.names));
-    match measured.failed {
-        0 => Ok(()),
-        failed => Err(format!("{failed} runs failed").into()),
-    }
+    rounds::outcome(measured.failed)
 }
 
 /// The numbers of connections that are more than one server is given: powers of ten, and the last.

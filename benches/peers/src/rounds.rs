@@ -1,6 +1,7 @@
 //! The rounds: every contender under every load, in turn.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::io;
 use std::time::Instant;
 
@@ -68,6 +69,14 @@ pub(crate) struct Measured {
     pub(crate) warnings: Vec<String>,
     /// Runs of which nothing is known but a warning.
     pub(crate) failed: usize,
+}
+
+/// What the program ends with.
+pub(crate) fn outcome(failed: usize) -> Result<(), Box<dyn Error>> {
+    match failed {
+        0 => Ok(()),
+        failed => Err(format!("{failed} runs failed").into()),
+    }
 }
 
 /// All in turn, so often: what the machine does meanwhile falls on all of them.

@@ -65,7 +65,7 @@ fn overview(text: &mut String, comparison: &Comparison, terminal: bool) {
         let rows = names.iter().map(|&name| {
             let figures = cells.iter().map(|cell| {
                 let ratio = cell.entries.iter().find(|entry| entry.name == name)?.ratio_to_ours?;
-                Some((format!("{:.2}", ratio.median), ratio.median >= 1.0 + TELLABLE))
+                Some((format!("{:.2}", ratio.median), is_ahead(ratio)))
             });
             let figures = figures.map(|figure| figure.unwrap_or(("-".to_owned(), false)));
             [(name.to_owned(), false)].into_iter().chain(figures).collect()
@@ -119,6 +119,11 @@ pub(crate) fn grid(
     text.push('\n');
 }
 
+/// Whether whoever has this ratio to ours needs less CPU, as far as one run can tell.
+fn is_ahead(ratio_to_ours: Spread) -> bool {
+    ratio_to_ours.median >= 1.0 + TELLABLE
+}
+
 /// The figures of one contender, and in which of them ours is behind.
 fn row(entry: &Entry, ours: Option<&Entry>) -> [(String, bool); 6] {
     let ours = ours.filter(|ours| ours.name != entry.name);
@@ -143,7 +148,7 @@ fn row(entry: &Entry, ours: Option<&Entry>) -> [(String, bool); 6] {
             None => (format!("{} /CPU s", grouped(entry.requests_per_cpu_s.median, 0)), false),
             Some(_) => (
                 entry.ratio_to_ours.map_or("-".to_owned(), ratio),
-                entry.ratio_to_ours.is_some_and(|ratio| ratio.median >= 1.0 + TELLABLE),
+                entry.ratio_to_ours.is_some_and(is_ahead),
             ),
         },
         (grouped(entry.requests_per_s.median, 0), more(|entry| Some(entry.requests_per_s.median))),
@@ -159,10 +164,8 @@ fn row(entry: &Entry, ours: Option<&Entry>) -> [(String, bool); 6] {
 /// Every load under which someone needs less CPU than ours, the furthest first.
 fn behind(text: &mut String, comparison: &Comparison) {
     let pairs = comparison.cells.iter().flat_map(|cell| {
-        let ahead = |entry: &&Entry| {
-            entry.name != OURS
-                && entry.ratio_to_ours.is_some_and(|ratio| ratio.median >= 1.0 + TELLABLE)
-        };
+        let ahead =
+            |entry: &&Entry| entry.name != OURS && entry.ratio_to_ours.is_some_and(is_ahead);
         cell.entries.iter().filter(ahead).map(move |entry| (cell, entry))
     });
     let mut pairs: Vec<_> =
