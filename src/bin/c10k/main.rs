@@ -4,6 +4,7 @@ mod bars;
 mod child;
 mod client;
 mod hdr;
+mod interrupt;
 mod lab;
 mod load;
 mod merge;
@@ -45,6 +46,8 @@ enum Failure {
     Found(String),
     /// Bad usage, or it could not start. Exit status 2.
     Cannot(String),
+    /// This signal ended it early, and it has printed what it had measured. Exit status 130.
+    Interrupted(&'static str),
 }
 
 impl<E: std::error::Error> From<E> for Failure {
@@ -90,6 +93,10 @@ fn main() -> ExitCode {
         Err(Failure::Cannot(why)) => {
             eprintln!("c10k: {why}");
             ExitCode::from(2)
+        }
+        Err(Failure::Interrupted(signal)) => {
+            eprintln!("c10k: interrupted by {signal}");
+            ExitCode::from(interrupt::EXIT_STATUS)
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `c10k million`: as many connections as one machine holds, each of them answered.
 
-use std::io::{BufReader, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use crate::load::source::sources;
 use crate::load::{self, Report};
 use crate::proc::{self, CpuTime, Memory};
 use crate::units::{self, grouped};
-use crate::{Failure, child};
+use crate::{Failure, child, interrupt};
 
 /// Holds a million connections on this machine, each of them answered
 ///
@@ -109,7 +109,10 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     // What their loops say of slow turns is of no interest: a hundred processes share the CPUs.
     log::set_max_level(log::LevelFilter::Error);
 
-    let mut server = Server::start(workers)?;
+    interrupt::watch()?;
+    let server = Server::start(workers);
+    interrupt::check()?;
+    let mut server = server?;
     let plan = Plan {
         workers: Some(workers),
         sources: sources(SOURCES).expect("a network").0,
@@ -130,7 +133,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let exchanging = watch.cpu.busy_since();
     let server_summary = server.stop()?;
 
-    let held = report.connected as f64;
+    // Interrupted before the first, there is nothing to divide among them.
+    let held = report.connected.max(1) as f64;
     let outcome = Outcome {
         connections: args.connections,
         workers,
@@ -155,6 +159,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         true => writeln!(stdout, "{}", serde_json::to_string(&outcome)?)?,
         false => write!(stdout, "{}", text(&outcome))?,
     }
+    interrupt::check()?;
     outcome.load.verdict()?;
     if outcome.load.answered < connections {
         let missing = connections - outcome.load.answered;
@@ -319,7 +324,9 @@ impl Server {
         let addr = child::expect_line(&mut stdout, "listening on tcp ")?;
         let server = Server { child, stdout, addr };
         let start = Instant::now();
-        while (proc::family(server.child.id()).len() as u64) <= workers {
+        while (proc::family(server.child.id()).len() as u64) <= workers
+            && interrupt::came().is_none()
+        {
             if start.elapsed() > START_TIME_MAX {
                 return Err(Failure::Cannot("the server's workers do not start".to_owned()));
             }
@@ -331,9 +338,10 @@ impl Server {
     /// Has it finish, and returns its summary.
     fn stop(&mut self) -> Result<String, Failure> {
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM)?;
-        let summary = child::expect_line(&mut self.stdout, "")?;
+        let mut summary = String::new();
+        self.stdout.read_line(&mut summary)?;
         self.child.wait()?;
-        Ok(summary)
+        Ok(summary.trim_end().to_owned())
     }
 }
 

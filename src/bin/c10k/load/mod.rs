@@ -26,6 +26,7 @@ mod workers;
 use std::collections::HashSet;
 use std::io::{self, Write};
 use std::ops::RangeInclusive;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use c10k::Addr;
@@ -43,10 +44,10 @@ use self::source::Sources;
 use self::template::Template;
 use self::threshold::Condition;
 use self::workers::Workers;
-use crate::Failure;
 use crate::proc;
 use crate::protocol::datagrams_at;
 use crate::units;
+use crate::{Failure, interrupt};
 
 /// Loads a server with many connections and checks every reply
 ///
@@ -298,6 +299,9 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         c10k::sys::pin_to_cpu(cpu)
             .map_err(|error| Failure::Cannot(format!("cannot run on CPU {cpu}: {error}")))?;
     }
+    if !args.trials {
+        interrupt::watch()?;
+    }
     let (wait, json) = (args.wait, args.output.json);
     let mut output = Output::open(args.output, &plan)?;
     let watcher: &mut Watcher<'_> = &mut |progress| {
@@ -318,6 +322,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let crossed = args.fail_if.iter().filter(|condition| condition.holds(&report));
     report.crossed = crossed.map(|condition| condition.found(&report)).collect();
     output.print(&report)?;
+    interrupt::check()?;
     report.verdict()
 }
 
@@ -326,7 +331,9 @@ fn wait_for_go(connected: u64) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "connected {connected}")?;
     stdout.flush()?;
-    io::stdin().read_line(&mut String::new())?;
+    if interrupt::wait_readable(io::stdin().as_fd())? {
+        io::stdin().read_line(&mut String::new())?;
+    }
     Ok(())
 }
 
@@ -356,7 +363,8 @@ fn check_limits(plan: &Plan) -> Result<(), Failure> {
 }
 
 fn check_connected(plan: &Plan, measured: &Measured) -> Result<(), Failure> {
-    if measured.connected == 0 && measured.failures.dead_workers == 0 {
+    if measured.connected == 0 && interrupt::came().is_none() && measured.failures.dead_workers == 0
+    {
         let why = measured.failures.errors.keys().next().cloned().unwrap_or_default();
         let target = &plan.targets[0];
         return Err(Failure::Cannot(format!("cannot connect to {target}: {why}")));

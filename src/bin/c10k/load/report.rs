@@ -14,7 +14,7 @@ use super::plan::Plan;
 use super::schedule::{Schedule, Step};
 use super::steps::StepSeen;
 use super::verdict::{Evidence, Verdict};
-use crate::Failure;
+use crate::{Failure, interrupt};
 
 /// The result of a run. The names of the JSON carry the units.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -75,6 +75,8 @@ pub(crate) struct Report {
     /// Requests that were sent and not answered, in the mean over the measured time.
     pub(crate) in_flight_mean: f64,
     pub(crate) failures: Failures,
+    /// The signal that ended it before its time.
+    pub(crate) interrupted: Option<String>,
     /// Whether this says something about the server: `valid`, or `INVALID:` and why not.
     pub(crate) verdict: String,
     pub(crate) warnings: Vec<String>,
@@ -261,13 +263,14 @@ impl Report {
             Some(_) => Latency::of(&measured.service()),
             None => latency_us.clone(),
         };
+        let interrupted = interrupt::came();
         let evidence = Evidence {
             load_cpu_busy: busy(measured.load_cpu) / plan.processes().max(1) as f64,
             server_cpu_busy: measured.server_cpu.map(busy),
             measured_s: wall,
             // With a number of requests it ends when they are answered.
             planned_s: match (plan.requests, plan.requests_each) {
-                (None, None) => Some(plan.duration.as_secs_f64()),
+                (None, None) if interrupted.is_none() => Some(plan.duration.as_secs_f64()),
                 _ => None,
             },
             requests,
@@ -320,6 +323,7 @@ impl Report {
             requests_due: evidence.due,
             in_flight_mean: evidence.in_flight_mean,
             failures: measured.failures,
+            interrupted: interrupted.map(str::to_owned),
             verdict: verdict.line(),
             warnings: verdict.warnings,
             crossed: Vec::new(),
@@ -420,6 +424,9 @@ impl fmt::Display for Report {
         }
         for crossed in &self.crossed {
             writeln!(f, "crossed      {crossed}")?;
+        }
+        if let Some(signal) = &self.interrupted {
+            writeln!(f, "interrupted  by {signal}, after {:.2} s measured", self.measured_s)?;
         }
         writeln!(f, "verdict      {}", self.verdict)?;
         Ok(())

@@ -12,8 +12,8 @@ use super::report::{Failures, Latency, Report, micros};
 use super::schedule::Schedule;
 use super::threshold::Condition;
 use super::workers::Workers;
-use crate::Failure;
 use crate::units::grouped;
+use crate::{Failure, interrupt};
 
 /// What is tried first, in requests a second.
 pub(super) const FIRST_RATE: u64 = 1_000;
@@ -74,7 +74,7 @@ impl Trial {
             _ if report.requests == 0 => Some("nothing was answered".to_owned()),
             _ if !condition.holds(&report) => Some(condition.found(&report)),
             Err(Failure::Found(why) | Failure::Cannot(why)) => Some(why),
-            Ok(()) => None,
+            Ok(()) | Err(Failure::Interrupted(_)) => None,
         };
         Trial {
             rate_per_s: rate,
@@ -108,6 +108,8 @@ struct Found {
     /// The highest rate that was tried and held.
     rate_per_s: Option<u64>,
     trials: Vec<Trial>,
+    /// The signal that ended the search, and the trial under way with it.
+    interrupted: Option<&'static str>,
 }
 
 /// Searches on the connections of one load, which stay open from trial to trial, and prints each
@@ -143,9 +145,11 @@ pub(super) fn run(
         writeln!(stdout, "found        {} requests/s: {condition}", grouped(rate as f64))?;
     }
     if json {
-        let found = Found { condition: condition.clone(), rate_per_s, trials };
+        let interrupted = interrupt::came();
+        let found = Found { condition: condition.clone(), rate_per_s, trials, interrupted };
         writeln!(stdout, "{}", serde_json::to_string(&found)?)?;
     }
+    interrupt::check()?;
     match rate_per_s {
         Some(_) => Ok(()),
         None => Err(Failure::Found(format!("no rate was found at which {condition}"))),
@@ -161,6 +165,9 @@ fn try_rates(
     let (mut search, mut trials) = (Search::default(), Vec::new());
     while let Some(rate) = search.next() {
         let measured = exchange(rate)?;
+        if interrupt::came().is_some() {
+            break;
+        }
         super::check_connected(plan, &measured)?;
         let schedule = Some(Schedule::steady(rate, plan.duration));
         let plan = Plan { schedule, ..plan.clone() };

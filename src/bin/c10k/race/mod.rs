@@ -19,8 +19,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use self::result::{Limit, Machine, Method, Race};
 use self::runner::{Model, Outcome, Setup, Trial};
-use crate::Failure;
 use crate::units::{self, grouped};
+use crate::{Failure, interrupt};
 
 /// Runs every model under the same load and prints one table
 ///
@@ -111,6 +111,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     for path in args.report.iter().chain(&args.svg) {
         report::check(path)?;
     }
+    interrupt::watch()?;
     let race = match earlier {
         Some(race) => race,
         None => race(&args)?,
@@ -129,6 +130,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     if let Some(earlier) = baseline {
         write!(stdout, "\nBeside the baseline:\n\n{}", baseline::compare(&race, &earlier))?;
     }
+    interrupt::check()?;
     match race.cells.iter().map(|cell| cell.failures).sum() {
         0 => Ok(()),
         failures => Err(Failure::Found(format!("{failures} requests or connections failed"))),
@@ -144,7 +146,9 @@ fn race(args: &Args) -> Result<Race, Failure> {
             "server and load share one CPU: the figures measure the scheduler too".to_owned(),
         );
     }
-    let select = runner::room(SELECT, pinned, SELECT_PROBE)?;
+    let select = runner::room(SELECT, pinned, SELECT_PROBE);
+    interrupt::check()?;
+    let select = select?;
     let setups = setups(args, &counts, select, pinned);
     let rounds = args.rounds.unwrap_or(if args.quick {
         1
@@ -155,6 +159,7 @@ fn race(args: &Args) -> Result<Race, Failure> {
     });
     let outcomes = run_all(setups, rounds, &mut warnings);
     if outcomes.iter().all(|(_, outcomes)| outcomes.is_empty()) {
+        interrupt::check()?;
         return Err(Failure::Cannot("no server could be raced".to_owned()));
     }
 
@@ -268,13 +273,14 @@ fn run_all(
 ) -> Vec<(Setup, Vec<Outcome>)> {
     let bar = progress(setups.len() as u64 * rounds);
     let mut outcomes: Vec<_> = setups.into_iter().map(|setup| (setup, Vec::new())).collect();
-    for round in 1..=rounds {
+    'rounds: for round in 1..=rounds {
         for (setup, outcomes) in &mut outcomes {
             let (name, connections) = (setup.model.name, setup.connections);
             bar.set_message(format!("round {round}: {name}, {connections} connections"));
             let once = Setup { count_calls: setup.count_calls && round == 1, ..setup.clone() };
             match runner::run(&once) {
                 Ok(outcome) => outcomes.push(outcome),
+                Err(_) if interrupt::came().is_some() => break 'rounds,
                 Err(error) => warnings.push(format!("{name} with {connections}: {error}")),
             }
             bar.inc(1);
