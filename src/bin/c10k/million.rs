@@ -83,6 +83,8 @@ struct Outcome {
     cpu_busy_connecting: f64,
     cpu_busy_exchanging: f64,
     listen_overflows: u64,
+    /// The signal that ended it before its time.
+    interrupted: Option<&'static str>,
     limit: String,
     server_summary: String,
     load: Report,
@@ -150,6 +152,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         cpu_busy_connecting: watch.connecting,
         cpu_busy_exchanging: exchanging,
         listen_overflows: proc::listen_overflows() - watch.overflows,
+        interrupted: interrupt::came(),
         limit: scaled.unwrap_or_else(|| limit(watch.connecting, exchanging)),
         server_summary,
         load: report,
@@ -205,6 +208,11 @@ fn text(outcome: &Outcome) -> String {
     let kernel = outcome.kernel_bytes_per_connection;
     let failures = &outcome.load.failures;
     let count = |n: f64| grouped(n.round());
+    let interrupted = outcome.interrupted.map_or(String::new(), |signal| {
+        format!(
+            "interrupted  by {signal}: memory and rates are those of what was done until then\n"
+        )
+    });
     format!(
         "held         {} connections at once, {} of them answered\n\
          connected    in {connect_s:.1} s, {} a second, each answered once\n\
@@ -213,7 +221,7 @@ fn text(outcome: &Outcome) -> String {
          exchanged    {} requests in {exchange_s:.1} s, {} a second\n\
          failures     {} mismatched, {} lost, {} not connected, {} overflows of an accept queue\n\
          limit        {}\n\
-         total        {:.1} s\n",
+         total        {:.1} s\n{interrupted}",
         count(*held as f64),
         count(outcome.load.answered as f64),
         count(*held as f64 / connect_s),

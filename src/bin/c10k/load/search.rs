@@ -144,8 +144,11 @@ pub(super) fn run(
     if let (false, Some(rate)) = (json, rate_per_s) {
         writeln!(stdout, "found        {} requests/s: {condition}", grouped(rate as f64))?;
     }
+    let interrupted = interrupt::came();
+    if let (false, Some(signal)) = (json, interrupted) {
+        writeln!(stdout, "interrupted  by {signal}: the trial under way does not count")?;
+    }
     if json {
-        let interrupted = interrupt::came();
         let found = Found { condition: condition.clone(), rate_per_s, trials, interrupted };
         writeln!(stdout, "{}", serde_json::to_string(&found)?)?;
     }

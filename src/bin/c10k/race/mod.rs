@@ -192,6 +192,7 @@ fn race(args: &Args) -> Result<Race, Failure> {
             limit("select", select, format!("refused beyond {}", grouped(select as f64))),
         ],
         warnings,
+        interrupted: interrupt::came().map(str::to_owned),
     })
 }
 
@@ -298,6 +299,9 @@ fn text(race: &Race) -> String {
         text.push_str(&format!("{}: {}\n", limit.model, limit.why));
     }
     text.push_str(&format!("\n{}\n", method(race)));
+    if let Some(signal) = &race.interrupted {
+        text.push_str(&format!("\nInterrupted by {signal}: not all was raced\n"));
+    }
     if !race.warnings.is_empty() {
         text.push_str("\nWarnings\n");
         for warning in &race.warnings {
