@@ -46,6 +46,7 @@ use self::workers::Workers;
 use crate::Failure;
 use crate::proc;
 use crate::protocol::datagrams_at;
+use crate::stdio::stdout;
 use crate::units;
 
 /// Loads a server with many connections and checks every reply
@@ -323,7 +324,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 
 /// Says that the connections are there, and waits for somebody to have looked at them.
 fn wait_for_go(connected: u64) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
+    let mut stdout = stdout();
     writeln!(stdout, "connected {connected}")?;
     stdout.flush()?;
     io::stdin().read_line(&mut String::new())?;

@@ -13,6 +13,7 @@ use super::schedule::Schedule;
 use super::threshold::Condition;
 use super::workers::Workers;
 use crate::Failure;
+use crate::stdio::stdout;
 use crate::units::grouped;
 
 /// What is tried first, in requests a second.
@@ -119,7 +120,7 @@ pub(super) fn run(
     watcher: &mut Watcher<'_>,
 ) -> Result<(), Failure> {
     super::check_limits(plan)?;
-    let mut stdout = io::stdout().lock();
+    let mut stdout = stdout();
     let mut see = |trial: &Trial| match json {
         true => Ok(()),
         false => writeln!(stdout, "{}", trial.line()),
