@@ -1,5 +1,8 @@
 //! The `c10k` program: serves, asks, loads, and races the ways to serve against each other.
 
+// They panic when the reader has gone: see `stdio`.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod bars;
 mod child;
 mod client;
@@ -13,11 +16,15 @@ mod proc;
 mod protocol;
 mod race;
 mod serve;
+mod stdio;
 mod units;
 
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::stdio::{note, stdout};
 
 /// A hand-rolled Linux epoll reactor, and the C10K argument on your own machine.
 #[derive(Debug, Parser)]
@@ -56,26 +63,37 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
-/// Ends with status 2 and one line, where clap would print several.
-fn refuse_usage(error: &clap::Error) -> ! {
+/// What clap has instead of arguments: help and version, which are printed, or an error. It has
+/// several lines for that, and gets one here.
+fn help_or_refuse(error: &clap::Error) -> Result<(), Failure> {
     use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as NoVerb;
-    if !error.use_stderr() || error.kind() == NoVerb {
-        error.exit();
+    let printed = match error.kind() {
+        NoVerb => Cli::command().print_long_help(),
+        _ if !error.use_stderr() => error.print(),
+        _ => return Err(refused(error)),
+    };
+    match printed {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::Cannot(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
     }
+}
+
+fn refused(error: &clap::Error) -> Failure {
     let text = error.to_string();
     let is_cause = |line: &&str| !line.starts_with("Usage:") && !line.starts_with("For more");
     let cause: Vec<_> =
         text.lines().take_while(is_cause).map(str::trim).filter(|line| !line.is_empty()).collect();
     let cause = cause.join(" ");
-    eprintln!("c10k: {}; try --help", cause.strip_prefix("error: ").unwrap_or(&cause));
-    std::process::exit(2);
+    let cause = cause.strip_prefix("error: ").unwrap_or(&cause);
+    Failure::Cannot(format!("{cause}; try --help"))
 }
 
-fn main() -> ExitCode {
-    let cli = Cli::try_parse().unwrap_or_else(|error| refuse_usage(&error));
+fn run(verb: Verb) -> Result<(), Failure> {
     let env = env_logger::Env::default().default_filter_or("info");
     env_logger::Builder::from_env(env).init();
-    let result = match cli.verb {
+    match verb {
         Verb::Serve(args) => serve::run(args),
         Verb::Client(args) => client::run(args),
         Verb::Load(args) => load::run(*args),
@@ -83,20 +101,23 @@ fn main() -> ExitCode {
         Verb::Race(args) => race::run(args),
         Verb::Lab(args) => lab::run(args),
         Verb::Million(args) => million::run(args),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Found(what)) => {
-            eprintln!("c10k: {what}");
-            ExitCode::from(1)
-        }
-        Err(Failure::Cannot(why)) => {
-            eprintln!("c10k: {why}");
-            ExitCode::from(2)
-        }
-        Err(Failure::Interrupted(signal)) => {
-            eprintln!("c10k: interrupted by {signal}");
-            ExitCode::from(interrupt::EXIT_STATUS)
-        }
     }
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::try_parse() {
+        Ok(cli) => run(cli.verb),
+        Err(error) => help_or_refuse(&error),
+    };
+    // The runtime would flush it too, and ignore an error.
+    let (why, status) = match result.and_then(|()| Ok(stdout().flush()?)) {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Found(what)) => (what, 1),
+        Err(Failure::Cannot(why)) => (why, 2),
+        Err(Failure::Interrupted(signal)) => {
+            (format!("interrupted by {signal}"), interrupt::EXIT_STATUS)
+        }
+    };
+    note(format_args!("c10k: {why}"));
+    ExitCode::from(status)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -13,6 +13,7 @@ use crate::Failure;
 use crate::bars::bars;
 use crate::hdr::{self, Interval};
 use crate::load::{Latency, micros};
+use crate::stdio::stdout;
 
 /// Merges what several runs of load have logged into one summary
 ///
@@ -65,7 +66,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         hdr::write(&by_second(&intervals)?, &mut out).and_then(|()| out.flush()).map_err(cannot)?;
     }
     let summary = Summary::of(count, &intervals, &latency);
-    let mut stdout = io::stdout().lock();
+    let mut stdout = stdout();
     match args.json {
         true => writeln!(stdout, "{}", serde_json::to_string(&summary)?)?,
         false => write!(stdout, "{}\n{}", text(&summary), bars(&latency))?,

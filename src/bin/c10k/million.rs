@@ -16,6 +16,7 @@ use crate::load::progress::{Progress, Stage};
 use crate::load::source::sources;
 use crate::load::{self, Report};
 use crate::proc::{self, CpuTime, Memory};
+use crate::stdio::{note, stdout};
 use crate::units::{self, grouped};
 use crate::{Failure, child, interrupt};
 
@@ -96,18 +97,18 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let files = limits.files.map(|files| files.left());
     let (connections, scaled) = fit(args.connections, proc::available_memory(), files);
     if let Some(why) = &scaled {
-        eprintln!("note: {why}");
+        note(format_args!("note: {why}"));
     }
     if connections == 0 {
         return Err(Failure::Cannot("there is no memory for a single connection".to_owned()));
     }
     let capacity = worker_capacity(limits.fds);
     let workers = connections.div_ceil(capacity);
-    eprintln!(
+    note(format_args!(
         "{} connections: {workers} server and {workers} load processes, {} descriptors each",
         grouped(connections as f64),
         grouped(limits.fds as f64),
-    );
+    ));
     // What their loops say of slow turns is of no interest: a hundred processes share the CPUs.
     log::set_max_level(log::LevelFilter::Error);
 
@@ -157,7 +158,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         server_summary,
         load: report,
     };
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = stdout();
     match args.json {
         true => writeln!(stdout, "{}", serde_json::to_string(&outcome)?)?,
         false => write!(stdout, "{}", text(&outcome))?,

@@ -11,6 +11,7 @@ use clap::ValueEnum;
 
 use crate::Failure;
 use crate::protocol::{AnyFraming, FramingKind, Protocol};
+use crate::stdio::stdout;
 use crate::units;
 
 /// Serves echo or sum, with an event loop or a thread per connection
@@ -192,16 +193,15 @@ where
     }
     let server = builder.build()?;
 
-    let mut stdout = std::io::stdout().lock();
+    let mut out = stdout();
     for addr in server.local_addrs() {
-        writeln!(stdout, "listening on {addr}")?;
+        writeln!(out, "listening on {addr}")?;
     }
-    stdout.flush()?;
-    drop(stdout);
+    out.flush()?;
 
     let stats = server.run()?;
     log_details(&stats);
-    writeln!(std::io::stdout(), "{stats}")?;
+    writeln!(stdout(), "{stats}")?;
     Ok(())
 }
 

@@ -14,6 +14,7 @@ use self::datagram::DatagramClient;
 use self::stream::StreamClient;
 use crate::Failure;
 use crate::protocol::{Protocol, datagrams_at};
+use crate::stdio::{reader_gone, stdout};
 use crate::units;
 
 /// Sends messages to a server and prints the replies
@@ -68,7 +69,7 @@ fn source(text: &str) -> Result<SocketAddr, String> {
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let mut client = Client::connect(&args)?;
-    let mut stdout = io::stdout().lock();
+    let mut stdout = stdout();
     if !args.messages.is_empty() {
         for message in &args.messages {
             client.ask_and_print(message, &args, &mut stdout)?;
@@ -89,6 +90,9 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         match line.strip_suffix('\n').unwrap_or(&line) {
             "q" => return Ok(()),
             message => client.ask_and_print(message, &args, &mut stdout)?,
+        }
+        if reader_gone() {
+            return Ok(());
         }
     }
 }

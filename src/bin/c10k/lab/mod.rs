@@ -10,7 +10,7 @@ mod record;
 mod sockets;
 mod waiting;
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::time::Instant;
 
 use c10k::sys;
@@ -21,6 +21,7 @@ use nix::unistd::{Pid, alarm};
 
 use self::record::{Lab, Style, Verdict, wrapped};
 use crate::Failure;
+use crate::stdio::{note, stdout};
 
 /// How long one lab may take when all are run. None takes a fifth of it.
 const SECONDS_MAX: u32 = 60;
@@ -101,7 +102,7 @@ fn every_lab() -> impl Iterator<Item = &'static About> {
 }
 
 fn list(args: &Args) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     for group in GROUPS {
         if !args.json {
             writeln!(out, "{}", group.title)?;
@@ -148,21 +149,22 @@ fn run_all(args: &Args) -> Result<(), Failure> {
             Some(Verdict::Skipped) => skipped += 1,
             Some(Verdict::NotObserved) => failed.push(about.name),
             None => {
-                eprintln!("c10k: {} did not end by itself", about.name);
+                note(format_args!("c10k: {} did not end by itself", about.name));
                 failed.push(about.name);
             }
         }
         if !args.json {
-            println!();
+            writeln!(stdout())?;
         }
     }
     if !args.json {
-        println!(
+        writeln!(
+            stdout(),
             "{} labs in {:.1} s: {observed} observed, {} not observed, {skipped} skipped",
             every_lab().count(),
             start.elapsed().as_secs_f64(),
             failed.len(),
-        );
+        )?;
     }
     match failed[..] {
         [] => Ok(()),

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::Trouble;
 use super::calls::Names;
+use crate::stdio::stdout;
 
 /// How wide the text is.
 const COLUMNS: usize = 80;
@@ -248,7 +249,7 @@ impl Lab {
         self.say(&format!("\n{line}"));
         self.report.verdict = verdict;
         self.report.why = why;
-        let mut out = io::stdout().lock();
+        let mut out = stdout();
         if style == Style::Json {
             serde_json::to_writer(&mut out, &self.report)?;
             writeln!(out)?;
@@ -260,7 +261,7 @@ impl Lab {
     /// Nobody may be reading any more, which is no reason not to clean up.
     fn say(&self, text: &str) {
         if self.style != Style::Json {
-            let _ = writeln!(io::stdout(), "{text}");
+            let _ = writeln!(stdout(), "{text}");
         }
     }
 }

@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
 use super::progress::{Progress, Stage};
 use super::report::micros;
+use crate::stdio::note;
 use crate::units::grouped;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -57,7 +58,7 @@ impl Live {
         match &mut self.view {
             View::Terminal(bar) => bar.set_message(line()),
             View::Lines(next) if elapsed >= *next => {
-                eprintln!("{}", line());
+                note(line());
                 while *next <= elapsed {
                     *next += SECOND;
                 }

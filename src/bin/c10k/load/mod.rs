@@ -46,6 +46,7 @@ use self::threshold::Condition;
 use self::workers::Workers;
 use crate::proc;
 use crate::protocol::datagrams_at;
+use crate::stdio::stdout;
 use crate::units;
 use crate::{Failure, interrupt};
 
@@ -328,7 +329,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 
 /// Says that the connections are there, and waits for somebody to have looked at them.
 fn wait_for_go(connected: u64) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
+    let mut stdout = stdout();
     writeln!(stdout, "connected {connected}")?;
     stdout.flush()?;
     if interrupt::wait_readable(io::stdin().as_fd())? {

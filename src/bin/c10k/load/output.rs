@@ -15,6 +15,7 @@ use super::series;
 use crate::Failure;
 use crate::bars::bars;
 use crate::hdr;
+use crate::stdio::stdout;
 
 #[derive(Debug, clap::Args)]
 // As a group it would have the same name as those that it is flattened into.
@@ -126,7 +127,7 @@ impl Output {
     pub(super) fn print(self, report: &Report) -> Result<(), Failure> {
         drop(self.live);
         let Report { series, measured_s, .. } = report;
-        let mut stdout = io::stdout().lock();
+        let mut stdout = stdout();
         if self.args.json {
             let rows = self.args.series.then(|| series::rows(series, *measured_s));
             writeln!(stdout, "{}", serde_json::to_string(&Json { report, series: rows })?)?;

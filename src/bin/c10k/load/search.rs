@@ -12,6 +12,7 @@ use super::report::{Failures, Latency, Report, micros};
 use super::schedule::Schedule;
 use super::threshold::Condition;
 use super::workers::Workers;
+use crate::stdio::stdout;
 use crate::units::grouped;
 use crate::{Failure, interrupt};
 
@@ -121,7 +122,7 @@ pub(super) fn run(
     watcher: &mut Watcher<'_>,
 ) -> Result<(), Failure> {
     super::check_limits(plan)?;
-    let mut stdout = io::stdout().lock();
+    let mut stdout = stdout();
     let mut see = |trial: &Trial| match json {
         true => Ok(()),
         false => writeln!(stdout, "{}", trial.line()),

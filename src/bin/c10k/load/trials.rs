@@ -10,6 +10,7 @@ use super::progress::Watcher;
 use super::report::Report;
 use super::schedule::Schedule;
 use crate::Failure;
+use crate::stdio::stdout;
 
 /// What is asked for, on a line of standard input: `ACTIVE`, or `ACTIVE RATE` for an open loop.
 fn parse(line: &str) -> Option<(u64, Option<u64>)> {
@@ -28,7 +29,7 @@ pub(super) fn run(plan: &Plan, watcher: &mut Watcher<'_>) -> Result<(), Failure>
         connected = progress.connected;
         watcher(progress)
     })?;
-    println!("connected {connected}");
+    writeln!(stdout(), "connected {connected}")?;
     for line in io::stdin().lines() {
         let line = line?;
         let Some((active, rate)) = parse(&line) else {
@@ -43,7 +44,7 @@ pub(super) fn run(plan: &Plan, watcher: &mut Watcher<'_>) -> Result<(), Failure>
         load.close_unanswered();
         load.set_active(plan.share(0).active);
         let measured = load.exchange(plan.schedule.as_ref(), watcher)?;
-        let mut stdout = io::stdout().lock();
+        let mut stdout = stdout();
         writeln!(stdout, "{}", serde_json::to_string(&Report::of(&plan, measured))?)?;
     }
     Ok(())

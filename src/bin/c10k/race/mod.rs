@@ -19,6 +19,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use self::result::{Limit, Machine, Method, Race};
 use self::runner::{Model, Outcome, Setup, Trial};
+use crate::stdio::stdout;
 use crate::units::{self, grouped};
 use crate::{Failure, interrupt};
 
@@ -122,7 +123,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     if let Some(path) = &args.svg {
         report::write(path, &report::svg(&race))?;
     }
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = stdout();
     match args.json {
         true => writeln!(stdout, "{}", serde_json::to_string(&race)?)?,
         false => write!(stdout, "{}", text(&race))?,
