@@ -186,8 +186,8 @@ fn fit(wanted: u64, memory: Option<u64>, files: Option<u64>) -> (u64, Option<Str
         true => format!(
             "memory: {} connections take about {}, and {} are available (1 GiB of it left free)",
             grouped(wanted as f64),
-            gigabytes(wanted as f64 * BYTES_EACH as f64),
-            gigabytes(memory.unwrap_or(0) as f64),
+            size(wanted as f64 * BYTES_EACH as f64),
+            size(memory.unwrap_or(0) as f64),
         ),
         false => "open files of the whole system (fs.file-max)".to_owned(),
     };
@@ -227,7 +227,7 @@ fn text(outcome: &Outcome) -> String {
         count(outcome.load.answered as f64),
         count(*held as f64 / connect_s),
         count(kernel),
-        gigabytes(kernel * *held as f64),
+        size(kernel * *held as f64),
         count(outcome.server_bytes_per_connection),
         count(outcome.load_bytes_per_connection),
         count(*requests as f64),
@@ -241,8 +241,12 @@ fn text(outcome: &Outcome) -> String {
     )
 }
 
-fn gigabytes(bytes: f64) -> String {
-    format!("{:.1} GB", bytes / 1e9)
+/// Rounded first, so that there is no 1000 MB.
+fn size(bytes: f64) -> String {
+    match (bytes / 1e6).round() {
+        megabytes if megabytes.abs() < 1e3 => format!("{megabytes:.0} MB"),
+        _ => format!("{:.1} GB", bytes / 1e9),
+    }
 }
 
 /// Looks at the machine as the load goes on.
