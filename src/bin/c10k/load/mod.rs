@@ -139,7 +139,7 @@ pub(crate) struct Args {
     /// How long to measure [default: 10s, or as long as the steps of --rate]
     #[arg(long, value_name = "DUR", value_parser = units::some_time)]
     duration: Option<Duration>,
-    /// Stop after this many measured replies, if that comes first
+    /// Measure exactly this many requests, if --duration is long enough for them
     #[arg(long, value_name = "N", value_parser = units::some)]
     requests: Option<u64>,
     /// Send this many requests on each active connection, without warm-up, and end when all are
@@ -259,6 +259,7 @@ impl Args {
             delimiter: self.delimiter(),
             payload: self.payload()?,
             server_pid: self.server_pid,
+            each_second: false,
         };
         plan.check_sources()?;
         Ok(plan)
@@ -352,7 +353,7 @@ impl Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    let plan = args.plan()?;
+    let mut plan = args.plan()?;
     if let Some(cpu) = args.cpu {
         c10k::sys::pin_to_cpu(cpu)
             .map_err(|error| Failure::Cannot(format!("cannot run on CPU {cpu}: {error}")))?;
@@ -361,14 +362,13 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         interrupt::watch()?;
     }
     let (wait, json) = (args.wait, args.output.json);
-    let mut output = Output::open(args.output, &plan)?;
+    let mut output = Output::open(args.output, &mut plan)?;
     let watcher: &mut Watcher<'_> = &mut |progress| {
         if wait && progress.stage == Stage::Connected {
             output.hide();
             wait_for_go(progress.connected)?;
         }
-        output.see(&progress);
-        Ok(())
+        output.see(progress)
     };
     if args.trials {
         return trials::run(&plan, watcher);
@@ -377,7 +377,9 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         return search::run(&plan, condition, json, watcher);
     }
     let mut report = run_with(&plan, watcher)?;
-    let crossed = args.fail_if.iter().filter(|condition| condition.holds(&report));
+    // Nothing measured is no proof that anything holds.
+    let crosses = |condition: &&Condition| report.requests == 0 || condition.holds(&report);
+    let crossed = args.fail_if.iter().filter(crosses);
     report.crossed = crossed.map(|condition| condition.found(&report)).collect();
     output.print(&report)?;
     interrupt::check()?;

@@ -43,7 +43,7 @@ pub(crate) struct Plan {
     pub(crate) schedule: Option<Schedule>,
     pub(crate) arrivals: arrivals::Kind,
     pub(crate) seed: u64,
-    /// Measured replies to stop after.
+    /// Requests to measure, if there is time for so many.
     pub(crate) requests: Option<u64>,
     /// Requests of each active connection, after which it is silent. Then there is no warm-up.
     pub(crate) requests_each: Option<u32>,
@@ -62,6 +62,8 @@ pub(crate) struct Plan {
     pub(crate) delimiter: u8,
     pub(crate) payload: Payload,
     pub(crate) server_pid: Option<u32>,
+    /// Each second of the measured time is told when it is settled.
+    pub(crate) each_second: bool,
 }
 
 /// What one process does of a load.
@@ -113,6 +115,7 @@ impl Plan {
             delimiter: b'\n',
             payload: Payload::echo(64..=64, b'\n', ""),
             server_pid: None,
+            each_second: false,
         }
     }
 

@@ -65,7 +65,7 @@ impl Engine<'_> {
         match begun {
             Ok(token) => Ok(Some(token)),
             Err(c10k::Error::Connect { source, .. }) => {
-                self.run.failures.borrow_mut().unconnected(&source);
+                self.run.fail(|failures| failures.unconnected(&source));
                 Ok(None)
             }
             Err(error) => Err(error.into()),
