@@ -58,6 +58,8 @@ pub(crate) struct Run {
     pub(crate) replied: Cell<u64>,
     /// Requests that were sent and will never have a reply.
     pub(super) gone: Cell<u64>,
+    /// Replies over streams that no request had asked for. They end the run.
+    pub(super) unasked: Cell<u64>,
     /// Requests that are due and could not be sent yet.
     pub(super) waiting: Cell<u64>,
     /// The requests that are measured in an open loop: those due from then, and until then.
@@ -95,6 +97,7 @@ impl Run {
             sent: Cell::new(0),
             replied: Cell::new(0),
             gone: Cell::new(0),
+            unasked: Cell::new(0),
             waiting: Cell::new(0),
             window: Cell::new((u64::MAX, 0)),
             measured: Cell::new(0),
@@ -338,6 +341,18 @@ impl Checker {
         None
     }
 
+    /// A reply that no request had asked for: where each reply ends is not known. It makes no
+    /// request, or a server that sends three lines for one would be flooded, and ends the run.
+    #[cold]
+    fn unasked(&self, reply: &[u8], was_unsent: bool) -> Outcome {
+        self.mismatch("a reply to no request", reply);
+        bump(&self.run.unasked);
+        let unsent = u64::from(was_unsent);
+        self.run.sent.set(self.run.sent.get() - unsent);
+        self.run.phase.set(Phase::Over);
+        Outcome::Silence
+    }
+
     fn is_right(&mut self) {
         if !self.answered {
             self.answered = true;
@@ -365,9 +380,10 @@ impl Service for Checker {
             times
         } else {
             let number = self.next.wrapping_sub(self.under_way.len() as u32);
-            let Some(times) = self.under_way.pop() else {
-                self.mismatch("a reply to no request", reply);
-                return Outcome::Silence;
+            let times = match self.under_way.pop() {
+                // What was written since these replies were received is not sent yet.
+                Some(times) if times.sent != self.run.now.get() => times,
+                unsent => return self.unasked(reply, unsent.is_some()),
             };
             match self.run.payload.answers(self.connection, number, reply) {
                 true => self.is_right(),

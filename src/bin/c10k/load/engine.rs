@@ -86,12 +86,14 @@ impl<'a> Load<'a> {
         let mut engine = Engine::new(plan, share);
         let mut reactor = Reactor::new()?;
         engine.connect_more(&mut reactor)?;
-        while !engine.interrupted && (engine.under_way() > 0 || engine.begun < engine.total()) {
+        while engine.run.phase.get() == Phase::Connecting
+            && (engine.under_way() > 0 || engine.begun < engine.total())
+        {
             engine.turn(&mut reactor, watcher)?;
             engine.connect_more(&mut reactor)?;
         }
         engine.connected_after = engine.began.elapsed();
-        if !engine.peers.is_empty() && !engine.interrupted {
+        if !engine.peers.is_empty() && !engine.has_ended() {
             watcher(engine.progress(Stage::Connected))?;
         }
         Ok(Load { engine, reactor })
@@ -112,11 +114,12 @@ impl<'a> Load<'a> {
             engine.peers = reactor.tokens().filter(|&it| peer(reactor, it).is_some()).collect();
         }
         engine.interrupted |= interrupt::came().is_some();
-        if !engine.peers.is_empty() && !engine.interrupted {
+        if !engine.peers.is_empty() && !engine.has_ended() {
             engine.start(reactor, schedule)?;
             while engine.run.phase.get() != Phase::Over {
                 engine.turn(reactor, watcher)?;
             }
+            engine.end_window();
             watcher(engine.progress(Stage::Exchanging))?;
         }
         let switches = server.map(proc::switches).zip(before);
@@ -212,7 +215,8 @@ impl Engine<'_> {
             return Ok(());
         }
         if interrupt::came().is_some() {
-            self.end_early(reactor);
+            self.interrupted = true;
+            self.run.phase.set(Phase::Over);
         }
         match self.run.phase.get() {
             Phase::Connecting => watcher(self.progress(Stage::Connecting)),
@@ -381,15 +385,7 @@ impl Engine<'_> {
                 self.run.recorder.borrow_mut().start(self.run.now.get(), most, failures);
             }
             Phase::Measuring => {
-                let wall = self.window.start.expect("measuring").elapsed();
-                let now = Window::read(self.plan.server_pid);
-                self.window = Window { wall, ..now.since(self.window) };
-                self.run.read_clock();
-                let in_flight = Duration::from_nanos(self.run.in_flight_time.get());
-                self.window.in_flight_mean = in_flight.div_duration_f64(self.window.wall);
-                self.window.backlog_end = self.run.outstanding();
-                let failures = self.run.failures.borrow().total();
-                self.run.recorder.borrow_mut().roll(self.run.now.get(), failures);
+                self.end_window();
                 self.run.phase.set(Phase::Draining);
                 self.timer = Some(reactor.set_timer(Instant::now() + self.plan.timeout));
             }
@@ -400,16 +396,23 @@ impl Engine<'_> {
         }
     }
 
-    /// Ends whatever phase is under way, and all that would follow.
-    fn end_early(&mut self, reactor: &mut Reactor<Source>) {
-        self.interrupted = true;
-        self.arrivals = None;
-        match self.run.phase.get() {
-            Phase::Connecting => return,
-            Phase::Measuring => self.next_phase(reactor),
-            Phase::WarmUp | Phase::Draining | Phase::Over => {}
-        }
-        self.run.phase.set(Phase::Over);
+    /// Reads the clocks at the end of the measured time, if it has begun and not ended.
+    fn end_window(&mut self) {
+        let Some(start) = self.window.start.take() else { return };
+        let wall = start.elapsed();
+        let now = Window::read(self.plan.server_pid);
+        self.window = Window { wall, ..now.since(self.window) };
+        self.run.read_clock();
+        let in_flight = Duration::from_nanos(self.run.in_flight_time.get());
+        self.window.in_flight_mean = in_flight.div_duration_f64(self.window.wall);
+        self.window.backlog_end = self.run.outstanding();
+        let failures = self.run.failures.borrow().total();
+        self.run.recorder.borrow_mut().roll(self.run.now.get(), failures);
+    }
+
+    /// Whether a phase was ended early, and no other follows.
+    fn has_ended(&self) -> bool {
+        self.interrupted || self.run.unasked.get() > 0
     }
 
     /// What was seen since this was last asked.
@@ -417,7 +420,7 @@ impl Engine<'_> {
         let run = &self.run;
         let mut failures = run.failures.take();
         // Whoever has not answered by now never will, unless nobody waited for it.
-        if !self.interrupted {
+        if !self.has_ended() {
             let peers = reactor.tokens().filter_map(|token| peer(reactor, token));
             failures.lost += peers.map(unanswered).sum::<u64>();
         }
@@ -432,6 +435,8 @@ impl Engine<'_> {
             measuring: window.wall,
             requests: run.measured.take(),
             requests_total: run.replied.get(),
+            unasked: run.unasked.get(),
+            sent: run.sent.get(),
             due: run.due.take(),
             in_flight_mean: window.in_flight_mean,
             backlog_first_half: run.backlog_first_half.take(),

@@ -22,6 +22,9 @@ pub(super) struct Measured {
     pub(super) requests: u64,
     /// Replies to all requests.
     pub(super) requests_total: u64,
+    /// Requests that were sent, and replies that none had asked for.
+    pub(super) sent: u64,
+    pub(super) unasked: u64,
     /// Every second of the measured time.
     pub(super) series: Vec<Second>,
     /// Service times: the buckets of a histogram of nanoseconds. Empty in a closed loop, where
@@ -118,6 +121,8 @@ impl Measured {
         self.measuring = self.measuring.max(other.measuring);
         self.requests += other.requests;
         self.requests_total += other.requests_total;
+        self.sent += other.sent;
+        self.unasked += other.unasked;
         for (at, step) in other.steps.into_iter().enumerate() {
             match self.steps.get_mut(at) {
                 Some(own) => own.add(step),

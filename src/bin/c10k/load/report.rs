@@ -13,7 +13,7 @@ use super::measured::{self, Measured, Second};
 use super::plan::Plan;
 use super::schedule::{Schedule, Step};
 use super::steps::StepSeen;
-use super::verdict::{Evidence, Verdict};
+use super::verdict::{Evidence, Unasked, Verdict};
 use crate::{Failure, interrupt};
 
 /// The result of a run. The names of the JSON carry the units.
@@ -274,6 +274,11 @@ impl Report {
                 _ => None,
             },
             requests,
+            unasked: (measured.unasked > 0).then_some(Unasked {
+                unasked: measured.unasked,
+                replies: measured.requests_total + measured.unasked,
+                requests: measured.sent,
+            }),
             due: plan.schedule.as_ref().map(|_| measured.due),
             in_flight_mean: measured.in_flight_mean,
             service_mean_us: service_us.mean,

@@ -23,6 +23,7 @@ pub(super) struct Evidence {
     pub(super) planned_s: Option<f64>,
     /// Replies within the measured time.
     pub(super) requests: u64,
+    pub(super) unasked: Option<Unasked>,
     /// Requests that were due within it, in an open loop.
     pub(super) due: Option<u64>,
     /// Requests that were sent and not answered, in the mean over the measured time.
@@ -39,6 +40,14 @@ pub(super) struct Evidence {
     pub(super) unlimited: bool,
 }
 
+/// Replies that no request had asked for, all replies, and all requests.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unasked {
+    pub(super) unasked: u64,
+    pub(super) replies: u64,
+    pub(super) requests: u64,
+}
+
 /// What makes the result invalid, and what may make it less than it seems.
 #[derive(Debug, Default)]
 pub(super) struct Verdict {
@@ -49,6 +58,11 @@ pub(super) struct Verdict {
 impl Verdict {
     pub(super) fn of(seen: &Evidence) -> Verdict {
         let mut verdict = Verdict::default();
+        if let Some(why) = seen.unasked() {
+            // All else would follow from it.
+            verdict.invalid.push(why);
+            return verdict;
+        }
         verdict.invalid.extend(seen.nothing());
         verdict.invalid.extend(seen.bottleneck());
         verdict.invalid.extend(seen.short_of_rate());
@@ -69,6 +83,16 @@ impl Verdict {
 }
 
 impl Evidence {
+    fn unasked(&self) -> Option<String> {
+        let Unasked { unasked, replies, requests } = self.unasked?;
+        let [unasked, replies, requests] = [unasked, replies, requests].map(|n| grouped(n as f64));
+        Some(format!(
+            "{unasked} of {replies} replies answered none of the {requests} requests, and the load \
+             was ended: each --delimiter ends a reply, so ask for replies of one line, or name a \
+             byte that each has once"
+        ))
+    }
+
     fn nothing(&self) -> Option<String> {
         (self.requests == 0).then(|| "no request was answered".to_owned())
     }
@@ -145,6 +169,7 @@ mod tests {
         measured_s: 10.0,
         planned_s: Some(10.0),
         requests: 9_999,
+        unasked: None,
         due: Some(10_000),
         in_flight_mean: 2.0,
         service_mean_us: 2_000.0,
@@ -154,6 +179,9 @@ mod tests {
         steady: true,
         unlimited: true,
     };
+
+    /// Three lines came for one request.
+    const THREE: Unasked = Unasked { unasked: 2, replies: 3, requests: 1 };
 
     #[test]
     fn nothing_is_wrong_with_a_good_one() {
@@ -177,6 +205,7 @@ mod tests {
                 Evidence { measured_s: 4.0, requests: 3_999, due: None, ..GOOD },
                 "after 4.0 s of 10.0",
             ),
+            (Evidence { unasked: Some(THREE), ..GOOD }, "2 of 3 replies answered none of the 1"),
             (Evidence { backlog_end: 40, ..GOOD }, "40 requests were waiting at the end, 10 at"),
         ] {
             let line = Verdict::of(&seen).line();

@@ -454,6 +454,9 @@ impl Handler<Worker> for Crew<'_> {
         let mut worker = reactor.remove(token).expect("just looked at");
         match said {
             Ok(Some(Said::Done(measured))) => {
+                if measured.unasked > 0 {
+                    self.end_early(reactor);
+                }
                 self.finish(&mut worker, *measured);
                 self.finished.push(worker);
             }
