@@ -59,6 +59,8 @@ pub(crate) struct Run {
     pub(crate) replied: Cell<u64>,
     /// Requests that were sent and will never have a reply.
     pub(super) gone: Cell<u64>,
+    /// Replies over streams that no request had asked for. They end the run.
+    pub(super) unasked: Cell<u64>,
     /// Requests that are due and could not be sent yet.
     pub(super) waiting: Cell<u64>,
     /// In a closed loop: how many may be sent in all, by now. None while nothing is to be sent.
@@ -102,6 +104,7 @@ impl Run {
             sent: Cell::new(0),
             replied: Cell::new(0),
             gone: Cell::new(0),
+            unasked: Cell::new(0),
             waiting: Cell::new(0),
             sent_max: Cell::new(0),
             next_second: Cell::new(u64::MAX),
@@ -186,7 +189,7 @@ impl Run {
     fn count_sent(&self, recorder: &mut Recorder) {
         if !self.open.get() {
             let before = self.counted.replace(self.sent.get());
-            recorder.were_due(self.sent.get() - before);
+            recorder.were_due(self.sent.get().saturating_sub(before));
         }
     }
 
@@ -435,6 +438,18 @@ impl Checker {
         None
     }
 
+    /// A reply that no request had asked for: where each reply ends is not known. It makes no
+    /// request, or a server that sends three lines for one would be flooded, and ends the run.
+    #[cold]
+    fn unasked(&self, reply: &[u8], was_unsent: bool) -> Outcome {
+        self.mismatch(self.run.now.get(), "a reply to no request", reply);
+        bump(&self.run.unasked);
+        let unsent = u64::from(was_unsent);
+        self.run.sent.set(self.run.sent.get() - unsent);
+        self.run.phase.set(Phase::Over);
+        Outcome::Silence
+    }
+
     fn is_right(&mut self) {
         if !self.answered {
             self.answered = true;
@@ -462,9 +477,10 @@ impl Service for Checker {
             times
         } else {
             let number = self.next.wrapping_sub(self.under_way.len() as u32);
-            let Some(times) = self.under_way.pop() else {
-                self.mismatch(self.run.now.get(), "a reply to no request", reply);
-                return Outcome::Silence;
+            let times = match self.under_way.pop() {
+                // What was written since these replies were received is not sent yet.
+                Some(times) if times.sent != self.run.now.get() => times,
+                unsent => return self.unasked(reply, unsent.is_some()),
             };
             match self.run.payload.answers(self.connection, number, reply) {
                 true => self.is_right(),

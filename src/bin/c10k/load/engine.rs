@@ -93,12 +93,14 @@ impl<'a> Load<'a> {
         let mut engine = Engine::new(plan, share);
         let mut reactor = Reactor::new()?;
         engine.connect_more(&mut reactor)?;
-        while !engine.interrupted && (engine.under_way() > 0 || engine.begun < engine.total()) {
+        while engine.run.phase.get() == Phase::Connecting
+            && (engine.under_way() > 0 || engine.begun < engine.total())
+        {
             engine.turn(&mut reactor, watcher)?;
             engine.connect_more(&mut reactor)?;
         }
         engine.connected_after = engine.began.elapsed();
-        if !engine.peers.is_empty() && !engine.interrupted {
+        if !engine.peers.is_empty() && !engine.has_ended() {
             watcher(engine.progress(Stage::Connected))?;
         }
         Ok(Load { engine, reactor })
@@ -119,7 +121,7 @@ impl<'a> Load<'a> {
             engine.peers = reactor.tokens().filter(|&it| peer(reactor, it).is_some()).collect();
         }
         engine.interrupted |= interrupt::came().is_some();
-        if !engine.peers.is_empty() && !engine.interrupted {
+        if !engine.peers.is_empty() && !engine.has_ended() {
             engine.start(reactor, schedule)?;
             while engine.run.phase.get() != Phase::Over {
                 engine.turn(reactor, watcher)?;
@@ -328,6 +330,11 @@ impl Engine<'_> {
         self.run.gone.set(self.run.gone.get() + sent);
         self.run.waiting.set(self.run.waiting.get() - waiting);
         reactor.close(token)
+    }
+
+    /// Whether a phase was ended early, and no other follows.
+    fn has_ended(&self) -> bool {
+        self.interrupted || self.run.unasked.get() > 0
     }
 }
 

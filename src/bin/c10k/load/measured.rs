@@ -29,6 +29,9 @@ pub(super) struct Measured {
     pub(super) send_delay: Vec<(u64, u64)>,
     /// Replies to all requests.
     pub(super) requests_total: u64,
+    /// Requests that were sent, and replies that none had asked for.
+    pub(super) sent: u64,
+    pub(super) unasked: u64,
     /// The steps of a schedule, if there are several.
     pub(super) steps: Vec<StepSeen>,
     /// Requests under way within the measured time, in the mean.
@@ -123,6 +126,8 @@ impl Measured {
         self.service.extend(other.service);
         self.send_delay.extend(other.send_delay);
         self.requests_total += other.requests_total;
+        self.sent += other.sent;
+        self.unasked += other.unasked;
         for (at, step) in other.steps.into_iter().enumerate() {
             match self.steps.get_mut(at) {
                 Some(own) => own.add(step),

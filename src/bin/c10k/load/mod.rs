@@ -32,7 +32,7 @@ use std::time::Duration;
 use c10k::Addr;
 
 use self::engine::Load;
-use self::limits::Limits;
+use self::limits::{Limits, WORKERS_MAX};
 use self::measured::Measured;
 use self::output::Output;
 use self::payload::{Dialect, Payload};
@@ -185,10 +185,6 @@ pub(crate) struct Args {
     #[command(flatten)]
     output: output::Args,
 }
-
-/// More than that is a mistake: it is for one in each CPU, or one for as many descriptors as a
-/// process may have.
-const WORKERS_MAX: u64 = 1_000;
 
 /// How long to wait where nothing is said: for a connection or for the end, and for a datagram.
 const TIMEOUT: Duration = Duration::from_secs(10);

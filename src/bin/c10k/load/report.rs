@@ -13,7 +13,7 @@ use super::measured::{self, Measured};
 use super::plan::Plan;
 use super::schedule::{Schedule, Step};
 use super::steps::StepSeen;
-use super::verdict::{Evidence, OpenLoop, Tail, VALID, Verdict};
+use super::verdict::{Evidence, OpenLoop, Tail, Unasked, VALID, Verdict};
 use crate::{Failure, interrupt};
 
 /// The result of a run. The names of the JSON carry the units.
@@ -305,6 +305,11 @@ impl Report {
             planned_s: (!has_all && interrupted.is_none()).then_some(plan.duration.as_secs_f64()),
             requests,
             due: measured.due,
+            unasked: (measured.unasked > 0).then_some(Unasked {
+                unasked: measured.unasked,
+                replies: measured.requests_total + measured.unasked,
+                requests: measured.sent,
+            }),
             interrupted: interrupted.is_some(),
             in_flight_mean: measured.in_flight_mean,
             service_mean_us: service_us.mean,

@@ -40,6 +40,7 @@ pub(super) struct Evidence {
     /// Requests that were due in the measured time, and those of them that were answered ever.
     pub(super) due: u64,
     pub(super) requests: u64,
+    pub(super) unasked: Option<Unasked>,
     /// Nobody waited for replies to the last of them.
     pub(super) interrupted: bool,
     /// Requests that were sent and not answered, in the mean over the measured time.
@@ -77,6 +78,14 @@ impl Tail {
     }
 }
 
+/// Replies that no request had asked for, all replies, and all requests.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unasked {
+    pub(super) unasked: u64,
+    pub(super) replies: u64,
+    pub(super) requests: u64,
+}
+
 /// What makes the result invalid, and what may make it less than it seems.
 #[derive(Debug, Default)]
 pub(super) struct Verdict {
@@ -87,6 +96,11 @@ pub(super) struct Verdict {
 impl Verdict {
     pub(super) fn of(seen: &Evidence) -> Verdict {
         let mut verdict = Verdict::default();
+        if let Some(why) = seen.unasked() {
+            // All else would follow from it.
+            verdict.invalid.push(why);
+            return verdict;
+        }
         verdict.invalid.extend(seen.nothing());
         verdict.invalid.extend(seen.unanswered());
         verdict.invalid.extend(seen.backlog());
@@ -116,6 +130,16 @@ fn percent(share: f64) -> String {
 }
 
 impl Evidence {
+    fn unasked(&self) -> Option<String> {
+        let Unasked { unasked, replies, requests } = self.unasked?;
+        let [unasked, replies, requests] = [unasked, replies, requests].map(|n| grouped(n as f64));
+        Some(format!(
+            "{unasked} of {replies} replies answered none of the {requests} requests, and the load \
+             was ended: each --delimiter ends a reply, so ask for replies of one line, or name a \
+             byte that each has once"
+        ))
+    }
+
     fn nothing(&self) -> Option<String> {
         match (self.requests, self.due) {
             (0, 0) => Some("no request was due in the measured time".to_owned()),
@@ -235,6 +259,7 @@ mod tests {
         planned_s: Some(10.0),
         due: 10_000,
         requests: 10_000,
+        unasked: None,
         interrupted: false,
         in_flight_mean: 2.0,
         service_mean_us: 2_000.0,
@@ -260,6 +285,9 @@ mod tests {
     fn late(mean: f64, p99: f64, max: f64) -> Evidence {
         open(|open| open.send_delay = Tail { mean, p99, max })
     }
+
+    /// Three lines came for one request.
+    const THREE: Unasked = Unasked { unasked: 2, replies: 3, requests: 1 };
 
     #[test]
     fn nothing_is_wrong_with_these() {
@@ -310,6 +338,7 @@ mod tests {
                 late(100.0, 2_100.0, 9_000.0),
                 "late (mean 100 us, p99 2.1 ms, max 9.0 ms), and p99 of",
             ),
+            (Evidence { unasked: Some(THREE), ..GOOD }, "2 of 3 replies answered none of the 1"),
         ] {
             let line = Verdict::of(&seen).line();
             assert!(line.starts_with("INVALID: ") && line.contains(what), "{line}");

@@ -514,6 +514,9 @@ impl Handler<Worker> for Crew<'_> {
                 Said::Second(second) => self.seconds.add(number, second),
                 Said::Done(measured) => {
                     let mut worker = reactor.remove(token).expect("just looked at");
+                    if measured.unasked > 0 {
+                        self.end_early(reactor);
+                    }
                     self.finish(&mut worker, *measured);
                     self.finished.push(worker);
                 }

@@ -151,7 +151,7 @@ impl Engine<'_> {
         if !self.window.has_begun {
             self.run.end_measured(0);
         }
-        if !self.interrupted {
+        if !self.has_ended() {
             for peer in reactor.tokens().filter_map(|token| peer(reactor, token)) {
                 self.run.lost(peer.checker().all_due());
             }
@@ -176,6 +176,8 @@ impl Engine<'_> {
             send_delay: measured::buckets(&kept.send_delay),
             steps: kept.steps,
             requests_total: run.replied.get(),
+            unasked: run.unasked.get(),
+            sent: run.sent.get(),
             in_flight_mean: window.in_flight_mean,
             backlog_first_half: run.backlog_first_half.take(),
             backlog_end: window.backlog_end,
