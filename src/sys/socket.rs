@@ -1,9 +1,11 @@
 //! Stream sockets: listen, accept, connect, receive, send. [`connect`] is for datagrams too, and
 //! [`datagram`](super::datagram) has the rest of them.
 
+use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -92,7 +94,13 @@ pub(super) fn with_sockaddr<T>(
         Addr::Tcp(SocketAddr::V6(v6)) | Addr::Udp(SocketAddr::V6(v6)) => {
             then(AddressFamily::Inet6, &socket::SockaddrIn6::from(*v6))?
         }
-        Addr::Unix(path) => then(AddressFamily::Unix, &UnixAddr::new(path)?)?,
+        Addr::Unix(path) => {
+            let unix = match path.as_os_str().as_bytes() {
+                [0, name @ ..] => UnixAddr::new_abstract(name)?,
+                _ => UnixAddr::new(path)?,
+            };
+            then(AddressFamily::Unix, &unix)?
+        }
     })
 }
 
@@ -103,7 +111,10 @@ fn from_sockaddr(storage: &SockaddrStorage) -> io::Result<Addr> {
         Ok(Addr::Tcp(SocketAddr::V6((*v6).into())))
     } else if let Some(unix) = storage.as_unix_addr() {
         // A client's unix socket is usually unnamed.
-        Ok(Addr::Unix(unix.path().map(PathBuf::from).unwrap_or_default()))
+        Ok(Addr::Unix(match unix.as_abstract() {
+            Some(name) => PathBuf::from(OsString::from_vec([b"\0", name].concat())),
+            None => unix.path().map(PathBuf::from).unwrap_or_default(),
+        }))
     } else {
         Err(io::Error::from(io::ErrorKind::Unsupported))
     }
@@ -212,11 +223,17 @@ fn set_keepalive(fd: &OwnedFd, idle: Duration) -> nix::Result<()> {
 /// # Errors
 /// `ECONNRESET` when the peer sent a reset, `ETIMEDOUT` when it stopped answering, and the others
 /// of `recv(2)`. `EAGAIN` is [`Recv::WouldBlock`].
+///
+/// # Panics
+/// If `buf` is empty and the kernel receives nothing into it, which would look like EOF.
 #[inline(always)] // see sys/call.rs
 pub fn recv(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Recv> {
-    debug_assert!(!buf.is_empty(), "an empty buffer would look like EOF");
     match retry(|| call::recv(fd, buf)) {
-        Ok(0) => Ok(Recv::Eof),
+        // Looked at here only, so that receiving something costs nothing more.
+        Ok(0) => {
+            assert!(!buf.is_empty(), "an empty buffer would look like EOF");
+            Ok(Recv::Eof)
+        }
         Ok(n) => Ok(Recv::Data(n)),
         Err(Errno::EAGAIN) => Ok(Recv::WouldBlock),
         Err(errno) => Err(errno.into()),
