@@ -39,6 +39,7 @@
 mod connecting;
 mod time;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::mem;
@@ -47,6 +48,7 @@ use std::time::Duration;
 
 use slab::Slab;
 
+use self::connecting::Queued;
 use crate::alarm::Alarm;
 use crate::clock::Clock;
 use crate::poller::{Epoll, Event, Interest, Poller, Readiness, Token};
@@ -147,6 +149,8 @@ pub struct Reactor<S, P: Poller = Epoll> {
     now_ns: u64,
     now_ms: u64,
     counts: Turns,
+    /// Outbound connections that wait for room in a listener's queue.
+    queued: HashMap<Token, Queued>,
     /// When it last warned of a slow turn.
     warned_ns: Option<u64>,
     stopped: bool,
@@ -187,6 +191,7 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
             now_ns: 0,
             now_ms: 0,
             counts: Turns::default(),
+            queued: HashMap::new(),
             warned_ns: None,
             stopped: false,
         })
@@ -197,6 +202,9 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
     ///
     /// # Errors
     /// Whatever [`Poller::wait`] and `timerfd_settime(2)` report, which is a bug in the program.
+    ///
+    /// # Panics
+    /// It may, if `handler` takes a turn of the same reactor.
     // Inlined, like all that a request passes through from here on: see sys/call.rs.
     #[inline(always)]
     pub fn turn<H>(&mut self, handler: &mut H, timeout_max: Option<Duration>) -> io::Result<()>
@@ -303,14 +311,22 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
     /// # Errors
     /// Those of [`Poller::add`]; the source is dropped, which closes it.
     pub fn add(&mut self, source: S, interest: Interest) -> io::Result<Token> {
-        self.insert(source, interest, Waiting::NOTHING)
+        self.insert(source, Some(interest), Waiting::NOTHING)
     }
 
-    fn insert(&mut self, source: S, interest: Interest, waiting: Waiting) -> io::Result<Token> {
+    /// With no interest, without watching it yet.
+    fn insert(
+        &mut self,
+        source: S,
+        interest: Option<Interest>,
+        waiting: Waiting,
+    ) -> io::Result<Token> {
         let entry = self.slots.vacant_entry();
         let slot = u32::try_from(entry.key()).ok().filter(|&slot| slot < TIMER_SLOT);
         let token = Token::pack(slot.expect("under 4 billion sources"), self.generation);
-        self.poller.add(source.as_fd(), token, interest)?;
+        if let Some(interest) = interest {
+            self.poller.add(source.as_fd(), token, interest)?;
+        }
         entry.insert(Slot { generation: self.generation, waiting, source });
         self.generation = self.generation.wrapping_add(1);
         Ok(token)
@@ -377,7 +393,10 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
 
     fn take(&mut self, token: Token) -> Option<S> {
         self.clear_deadline(token);
-        live(&mut self.slots, token)?;
+        let slot = live(&mut self.slots, token)?;
+        if slot.waiting.has(Waiting::CONNECTING) {
+            self.queued.remove(&token);
+        }
         Some(self.slots.remove(token.slot() as usize).source)
     }
 

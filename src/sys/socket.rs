@@ -69,6 +69,9 @@ pub enum Connecting {
     /// The handshake is under way: when the socket becomes writable, [`take_error`] says how it
     /// ended.
     InProgress,
+    /// The accept queue of the unix listener is full, and the kernel, which has no handshake for
+    /// it, does not wait: [`connect_again`] after a while.
+    QueueFull,
 }
 
 /// Runs a system call until a signal no longer interrupts it.
@@ -177,8 +180,8 @@ pub fn accept(listener: BorrowedFd<'_>, nonblocking: bool) -> io::Result<Option<
 ///
 /// # Errors
 /// Those of `connect(2)` that are known at once: `EADDRNOTAVAIL` (no free port left towards this
-/// destination), `ENETUNREACH`, `EAGAIN` (a unix listener's queue is full), `ECONNREFUSED`; and
-/// `EADDRINUSE` from the `bind(2)` to a source port.
+/// destination), `ENETUNREACH`, `ECONNREFUSED`; and `EADDRINUSE` from the `bind(2)` to a source
+/// port.
 pub fn connect(addr: &Addr, options: &ConnectOptions) -> io::Result<(OwnedFd, Connecting)> {
     with_sockaddr(addr, |family, sockaddr| {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
@@ -202,13 +205,31 @@ pub fn connect(addr: &Addr, options: &ConnectOptions) -> io::Result<(OwnedFd, Co
                 socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(source))?;
             }
         }
-        // connect is not retried on EINTR: the handshake goes on without us (connect(2)).
-        match socket::connect(fd.as_raw_fd(), sockaddr) {
-            Ok(()) => Ok((fd, Connecting::Done)),
-            Err(Errno::EINPROGRESS | Errno::EINTR) => Ok((fd, Connecting::InProgress)),
-            Err(errno) => Err(errno),
-        }
+        let connecting = connect_socket(&fd, family, sockaddr)?;
+        Ok((fd, connecting))
     })
+}
+
+/// Tries again, with the same socket, what has come to [`Connecting::QueueFull`].
+///
+/// # Errors
+/// As for [`connect`].
+pub fn connect_again(fd: BorrowedFd<'_>, addr: &Addr) -> io::Result<Connecting> {
+    with_sockaddr(addr, |family, sockaddr| connect_socket(fd, family, sockaddr))
+}
+
+fn connect_socket(
+    fd: impl AsFd,
+    family: AddressFamily,
+    sockaddr: &dyn SockaddrLike,
+) -> nix::Result<Connecting> {
+    // connect is not retried on EINTR: the handshake goes on without us (connect(2)).
+    match socket::connect(fd.as_fd().as_raw_fd(), sockaddr) {
+        Ok(()) => Ok(Connecting::Done),
+        Err(Errno::EINPROGRESS | Errno::EINTR) => Ok(Connecting::InProgress),
+        Err(Errno::EAGAIN) if family == AddressFamily::Unix => Ok(Connecting::QueueFull),
+        Err(errno) => Err(errno),
+    }
 }
 
 fn set_keepalive(fd: &OwnedFd, idle: Duration) -> nix::Result<()> {
