@@ -37,6 +37,7 @@
 //! ```
 
 mod connecting;
+mod stale;
 mod time;
 
 use std::collections::HashMap;
@@ -49,6 +50,7 @@ use std::time::Duration;
 use slab::Slab;
 
 use self::connecting::Queued;
+use self::stale::StaleOnly;
 use crate::alarm::Alarm;
 use crate::clock::Clock;
 use crate::poller::{Epoll, Event, Interest, Poller, Readiness, Token};
@@ -109,8 +111,11 @@ pub struct Turns {
     pub turns: u64,
     /// Events that the poller reported.
     pub events: u64,
-    /// Events dropped because their source had been closed earlier in the same turn.
+    /// Events dropped because their source had been closed: earlier in the same turn, or while
+    /// somebody held a [duplicate](Reactor#duplicated-descriptors) of its descriptor.
     pub stale: u64,
+    /// Turns with no other events than those. There are none unless there are duplicates.
+    pub stale_only: u64,
     /// Turns that took more than a tenth of a second.
     pub slow: u64,
 }
@@ -129,6 +134,18 @@ const SLOTS_AT_START: usize = 4096;
 ///
 /// It belongs to one thread; other threads reach it through its [`Waker`]. It must not be carried
 /// across a `fork(2)`, since parent and child would share one epoll instance.
+///
+/// # Duplicated descriptors
+///
+/// epoll watches the *open file description*, not the descriptor. If somebody holds a duplicate of a
+/// source's descriptor (`try_clone`, `dup(2)`, a child that inherited it) when the source is
+/// [closed](Reactor::close), epoll goes on reporting it, and can no longer be told to stop (`epoll(7)`,
+/// questions and answers, 6). The reactor drops such events, which are [stale](Turns::stale); but
+/// with level triggering the loop spins on them for as long as the duplicate is open and ready. It
+/// warns once in the log when many [turns held nothing else](Turns::stale_only). Close duplicates
+/// first, or take the source out with [`remove`](Reactor::remove), which stops the watching. poll
+/// and select watch numbers, and have no such trouble; what they have instead is in
+/// [`poller`](crate::poller#a-descriptor-that-is-closed).
 pub struct Reactor<S, P: Poller = Epoll> {
     poller: P,
     slots: Slab<Slot<S>>,
@@ -149,6 +166,7 @@ pub struct Reactor<S, P: Poller = Epoll> {
     now_ns: u64,
     now_ms: u64,
     counts: Turns,
+    stale_only: StaleOnly,
     /// Outbound connections that wait for room in a listener's queue.
     queued: HashMap<Token, Queued>,
     /// When it last warned of a slow turn.
@@ -191,6 +209,7 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
             now_ns: 0,
             now_ms: 0,
             counts: Turns::default(),
+            stale_only: StaleOnly::default(),
             queued: HashMap::new(),
             warned_ns: None,
             stopped: false,
@@ -242,7 +261,7 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
                 }
                 // It has woken the loop: there are timers to look at below.
                 None if token.slot() == ALARM_SLOT => {}
-                None => self.counts.stale += 1,
+                None => self.drop_stale(),
             }
         }
 
@@ -369,8 +388,9 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
     /// Drops a source, which closes its descriptor. Its deadline is unset, and events already
     /// reported for it are not delivered. Returns whether it was there.
     ///
-    /// Dropping it must close the descriptor, and nobody may hold a duplicate: epoll would go on
-    /// watching it (`epoll(7)`). Take any other source out with [`remove`](Reactor::remove).
+    /// Dropping it must close the descriptor, and nobody may hold a
+    /// [duplicate](Reactor#duplicated-descriptors). Take any other source out with
+    /// [`remove`](Reactor::remove).
     pub fn close(&mut self, token: Token) -> bool {
         match self.take(token) {
             Some(source) => {
