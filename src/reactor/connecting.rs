@@ -36,7 +36,8 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
     /// socket writable, so [`Interest::WRITE`] is added to it; a source that is level-triggered
     /// will want to [`modify`](Reactor::modify) that once it is connected.
     ///
-    /// A unix listener whose queue is full is tried again, with pauses of 1 to 64 ms, until then.
+    /// A unix listener whose queue is full is tried again, with pauses of 1 to 64 ms, until then. Its
+    /// source is not watched, and so cannot be modified, before it is connected.
     ///
     /// # Errors
     /// [`Error::Connect`] for what is known at once; see [`sys::connect`].
