@@ -37,8 +37,8 @@
 //! | [`wants_read`](Session::wants_read) | receives | [`receive`](Session::receive), or [`receive_eof`](Session::receive_eof) at EOF |
 //!
 //! A session that is not done always wants one of these. A call that it does not want does nothing,
-//! except that a suspended session holds what it `receive`s: its bounds are those of a driver that
-//! keeps the contract. Only an `advance` past the end panics.
+//! except that a suspended session holds what it `receive`s (its bounds are those of a driver that
+//! keeps the contract), and takes note of an EOF. Only an `advance` past the end panics.
 //!
 //! `wants_resume` is the one to forget: a session that was given more requests than it may have
 //! replies unsent ([suspended](#bounds)) holds the rest, and the peer, which waits for the replies,
@@ -121,7 +121,9 @@
 //! `pending_max` plus the one that crossed it. Past that the session *suspends*: it serves no more
 //! of what it holds, and wants no more, until all of it is sent.
 //!
-//! **Memory.** An idle session owns no heap memory. What is received is served from the caller's
+//! # Memory
+//!
+//! An idle session owns no heap memory. What is received is served from the caller's
 //! buffer; only the start of an unfinished frame is copied, and replies that the kernel would not
 //! take. A driver of many sessions lends them one send buffer in turn ([`Session::lend`],
 //! [`Session::reclaim`]).

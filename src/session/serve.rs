@@ -183,6 +183,7 @@ impl<F: Framing, S: Service> Session<F, S> {
         }
     }
 
+    #[cold]
     fn refuse(&mut self, why: Refusal) {
         let out = SendBuffer::of(&mut self.out);
         out.append(&self.framing, |reply| {
