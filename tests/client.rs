@@ -214,7 +214,7 @@ fn what_goes_wrong_is_said_in_a_line() {
     fails(&client(&gone, &["hello"], ""), 2, "Connection refused");
     fails(&client("nowhere.invalid:80", &["hello"], ""), 2, "nowhere.invalid");
     fails(&client("unix:/nonexistent/socket", &["hello"], ""), 2, "No such file");
-    fails(&client("unix:", &["hello"], ""), 2, "no path");
+    fails(&client("unix:", &["hello"], ""), 2, "unix:PATH");
 
     // One that accepts and says nothing.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
