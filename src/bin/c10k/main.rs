@@ -6,6 +6,7 @@
 mod bars;
 mod child;
 mod client;
+mod files;
 mod hdr;
 mod lab;
 mod load;
