@@ -6,10 +6,12 @@
 mod bars;
 mod child;
 mod client;
+mod completions;
 mod files;
 mod hdr;
 mod lab;
 mod load;
+mod man;
 mod merge;
 mod million;
 mod proc;
@@ -50,6 +52,8 @@ enum Verb {
     Race(race::Args),
     Lab(lab::Args),
     Million(million::Args),
+    Completions(completions::Args),
+    Man(man::Args),
 }
 
 /// How a run ended that did not simply succeed.
@@ -105,6 +109,8 @@ fn run(verb: Verb) -> Result<(), Failure> {
         Verb::Race(args) => race::run(args),
         Verb::Lab(args) => lab::run(args),
         Verb::Million(args) => million::run(args),
+        Verb::Completions(args) => completions::run(&args, Cli::command()),
+        Verb::Man(args) => man::run(&args, Cli::command()),
     }
 }
 
