@@ -8,7 +8,7 @@ use std::process::Command;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::prctl;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::Pid;
 
 /// Raises the soft limit on open descriptors (`RLIMIT_NOFILE`) to the hard one and returns it.
@@ -82,13 +82,17 @@ pub fn pin_to_cpu(cpu: usize) -> io::Result<()> {
 }
 
 /// Has the kernel kill the child that `command` will start when the thread that starts it dies
-/// (`PR_SET_PDEATHSIG`, `prctl(2)`), so that no child outlives a killed parent.
+/// (`PR_SET_PDEATHSIG`, `prctl(2)`), so that no child outlives a killed parent. The child starts with
+/// no signal blocked: it would inherit those that this process reads from a descriptor
+/// ([`Signals`](crate::Signals)), and never receive them.
 pub fn die_with_parent(command: &mut Command) -> &mut Command {
     let parent = std::process::id();
     // SAFETY: the closure runs between fork and exec, where only async-signal-safe calls are
-    // allowed: prctl and getppid are, and nothing here allocates on the path that succeeds.
+    // allowed: sigprocmask, prctl and getppid are, and nothing here allocates on the path that
+    // succeeds.
     unsafe {
         command.pre_exec(move || {
+            SigSet::empty().thread_set_mask()?;
             prctl::set_pdeathsig(Signal::SIGKILL)?;
             // The parent may have died before prctl took effect.
             if nix::unistd::getppid().as_raw() != parent as i32 {

@@ -9,6 +9,7 @@ mod client;
 mod completions;
 mod files;
 mod hdr;
+mod interrupt;
 mod lab;
 mod load;
 mod man;
@@ -63,6 +64,8 @@ enum Failure {
     Found(String),
     /// Bad usage, or it could not start. Exit status 2.
     Cannot(String),
+    /// This signal ended it early, and it has printed what it had measured. Exit status 130.
+    Interrupted(&'static str),
 }
 
 impl<E: std::error::Error> From<E> for Failure {
@@ -124,6 +127,9 @@ fn main() -> ExitCode {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Found(what)) => (what, 1),
         Err(Failure::Cannot(why)) => (why, 2),
+        Err(Failure::Interrupted(signal)) => {
+            (format!("interrupted by {signal}"), interrupt::EXIT_STATUS)
+        }
     };
     note(format_args!("c10k: {why}"));
     ExitCode::from(status)

@@ -125,7 +125,8 @@ pub(crate) fn grouped(number: f64) -> String {
         }
         text.push(digit);
     }
-    if number < 0.0 { format!("-{text}") } else { text }
+    // Rounded first: a little less than nothing is nothing.
+    if number < 0.0 && text != "0" { format!("-{text}") } else { text }
 }
 
 #[cfg(test)]
@@ -179,9 +180,14 @@ mod tests {
 
     #[test]
     fn thousands_are_grouped() {
-        for (number, text) in
-            [(0.0, "0"), (999.0, "999"), (1000.0, "1,000"), (-1234567.0, "-1,234,567")]
-        {
+        for (number, text) in [
+            (0.0, "0"),
+            (-0.4, "0"),
+            (999.0, "999"),
+            (999.6, "1,000"),
+            (1000.0, "1,000"),
+            (-1234567.0, "-1,234,567"),
+        ] {
             assert_eq!(grouped(number), text);
         }
     }

@@ -27,9 +27,9 @@ use super::measured::{self, Measured};
 use super::plan::{Plan, Share};
 use super::progress::{self, Progress, Stage, Watcher};
 use super::schedule::Schedule;
-use crate::Failure;
 use crate::proc;
 use crate::protocol::{AnyFraming, FramingKind};
+use crate::{Failure, interrupt};
 
 struct Engine<'a> {
     plan: &'a Plan,
@@ -63,6 +63,8 @@ struct Engine<'a> {
     give_up_timer: Option<TimerId>,
     /// Wakes it to tell how far it has got.
     progress_timer: Option<TimerId>,
+    /// A signal came: nothing more is sent, and what is under way is left alone.
+    interrupted: bool,
     began: Instant,
     connected_after: Duration,
     window: Window,
@@ -84,12 +86,12 @@ impl<'a> Load<'a> {
         let mut engine = Engine::new(plan, share);
         let mut reactor = Reactor::new()?;
         engine.connect_more(&mut reactor)?;
-        while engine.under_way() > 0 || engine.begun < engine.total() {
+        while !engine.interrupted && (engine.under_way() > 0 || engine.begun < engine.total()) {
             engine.turn(&mut reactor, watcher)?;
             engine.connect_more(&mut reactor)?;
         }
         engine.connected_after = engine.began.elapsed();
-        if !engine.peers.is_empty() {
+        if !engine.peers.is_empty() && !engine.interrupted {
             watcher(engine.progress(Stage::Connected))?;
         }
         Ok(Load { engine, reactor })
@@ -109,7 +111,8 @@ impl<'a> Load<'a> {
             // Others may have taken the places of those that were there at first.
             engine.peers = reactor.tokens().filter(|&it| peer(reactor, it).is_some()).collect();
         }
-        if !engine.peers.is_empty() {
+        engine.interrupted |= interrupt::came().is_some();
+        if !engine.peers.is_empty() && !engine.interrupted {
             engine.start(reactor, schedule)?;
             while engine.run.phase.get() != Phase::Over {
                 engine.turn(reactor, watcher)?;
@@ -139,6 +142,23 @@ impl<'a> Load<'a> {
             }
         }
     }
+
+    /// Makes ready for another exchange. If it has lost connections, it makes all of them again:
+    /// exchanges on different numbers of them do not compare.
+    pub(super) fn renew(&mut self) -> Result<(), Failure> {
+        self.close_unanswered();
+        let is_peer = |token: &Token| peer(&self.reactor, *token).is_some();
+        let left: Vec<_> = self.reactor.tokens().filter(is_peer).collect();
+        if left.len() < self.engine.peers.len() {
+            // Their descriptors may be needed for the new ones.
+            for token in left {
+                self.reactor.close(token);
+            }
+            let (plan, share) = (self.engine.plan, self.engine.share.clone());
+            *self = Load::connect(plan, share, &mut |_| Ok(()))?;
+        }
+        Ok(())
+    }
 }
 
 impl<'a> Engine<'a> {
@@ -167,6 +187,7 @@ impl<'a> Engine<'a> {
             pace: None,
             give_up_timer: None,
             progress_timer: None,
+            interrupted: false,
             began: Instant::now(),
             connected_after: Duration::ZERO,
             window: Window::default(),
@@ -187,10 +208,15 @@ impl Engine<'_> {
         }
         let timeout_max = self.plan.spin.then_some(Duration::ZERO);
         reactor.turn(self, timeout_max)?;
-        match (self.progress_timer, self.run.phase.get()) {
-            (Some(_), _) => Ok(()),
-            (None, Phase::Connecting) => watcher(self.progress(Stage::Connecting)),
-            (None, _) => watcher(self.progress(Stage::Exchanging)),
+        if self.progress_timer.is_some() {
+            return Ok(());
+        }
+        if interrupt::came().is_some() {
+            self.end_early(reactor);
+        }
+        match self.run.phase.get() {
+            Phase::Connecting => watcher(self.progress(Stage::Connecting)),
+            _ => watcher(self.progress(Stage::Exchanging)),
         }
     }
 
@@ -374,13 +400,27 @@ impl Engine<'_> {
         }
     }
 
+    /// Ends whatever phase is under way, and all that would follow.
+    fn end_early(&mut self, reactor: &mut Reactor<Source>) {
+        self.interrupted = true;
+        self.arrivals = None;
+        match self.run.phase.get() {
+            Phase::Connecting => return,
+            Phase::Measuring => self.next_phase(reactor),
+            Phase::WarmUp | Phase::Draining | Phase::Over => {}
+        }
+        self.run.phase.set(Phase::Over);
+    }
+
     /// What was seen since this was last asked.
     fn measured(&mut self, reactor: &Reactor<Source>) -> Measured {
-        // Whoever has not answered by now never will.
-        let sources = reactor.tokens().filter_map(|token| peer(reactor, token));
         let run = &self.run;
         let mut failures = run.failures.take();
-        failures.lost += sources.map(unanswered).sum::<u64>();
+        // Whoever has not answered by now never will, unless nobody waited for it.
+        if !self.interrupted {
+            let peers = reactor.tokens().filter_map(|token| peer(reactor, token));
+            failures.lost += peers.map(unanswered).sum::<u64>();
+        }
         let (series, service, steps) = run.recorder.borrow_mut().take(failures.total());
         let window = mem::take(&mut self.window);
         Measured {

@@ -14,7 +14,7 @@ use super::plan::Plan;
 use super::schedule::{Schedule, Step};
 use super::steps::StepSeen;
 use super::verdict::{Evidence, Verdict};
-use crate::Failure;
+use crate::{Failure, interrupt};
 
 /// The result of a run. The names of the JSON carry the units.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -75,6 +75,8 @@ pub(crate) struct Report {
     /// Requests that were sent and not answered, in the mean over the measured time.
     pub(crate) in_flight_mean: f64,
     pub(crate) failures: Failures,
+    /// The signal that ended it before its time.
+    pub(crate) interrupted: Option<String>,
     /// Whether this says something about the server: `valid`, or `INVALID:` and why not.
     pub(crate) verdict: String,
     pub(crate) warnings: Vec<String>,
@@ -261,13 +263,14 @@ impl Report {
             Some(_) => Latency::of(&measured.service()),
             None => latency_us.clone(),
         };
+        let interrupted = interrupt::came();
         let evidence = Evidence {
             load_cpu_busy: busy(measured.load_cpu) / plan.processes().max(1) as f64,
             server_cpu_busy: measured.server_cpu.map(busy),
             measured_s: wall,
             // With a number of requests it ends when they are answered.
             planned_s: match (plan.requests, plan.requests_each) {
-                (None, None) => Some(plan.duration.as_secs_f64()),
+                (None, None) if interrupted.is_none() => Some(plan.duration.as_secs_f64()),
                 _ => None,
             },
             requests,
@@ -320,6 +323,7 @@ impl Report {
             requests_due: evidence.due,
             in_flight_mean: evidence.in_flight_mean,
             failures: measured.failures,
+            interrupted: interrupted.map(str::to_owned),
             verdict: verdict.line(),
             warnings: verdict.warnings,
             crossed: Vec::new(),
@@ -421,17 +425,42 @@ impl fmt::Display for Report {
         for crossed in &self.crossed {
             writeln!(f, "crossed      {crossed}")?;
         }
+        if let Some(signal) = &self.interrupted {
+            writeln!(f, "interrupted  by {signal}, after {:.2} s measured", self.measured_s)?;
+        }
         writeln!(f, "verdict      {}", self.verdict)?;
         Ok(())
     }
 }
 
-/// A time in microseconds, for people.
+/// A time in microseconds, for people: rounded first, so that 999.7 is 1.0 ms and not 1000 us.
 pub(crate) fn micros(us: f64) -> String {
-    let duration = Duration::from_nanos((us * 1e3) as u64);
-    match duration.as_micros() {
-        0..1_000 => format!("{us:.0} us"),
-        1_000..1_000_000 => format!("{:.1} ms", us / 1e3),
-        _ => format!("{:.2} s", us / 1e6),
+    let (tenths_of_ms, hundredths_of_s) = ((us / 1e2).round(), (us / 1e4).round());
+    match us.round() {
+        0.0..1e3 => format!("{us:.0} us"),
+        _ if tenths_of_ms < 1e4 => format!("{:.1} ms", tenths_of_ms / 10.0),
+        _ => format!("{:.2} s", hundredths_of_s / 100.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_rounded_before_their_unit_is_chosen() {
+        for (us, text) in [
+            (0.0, "0 us"),
+            (999.4, "999 us"),
+            (999.7, "1.0 ms"),
+            (1_000.0, "1.0 ms"),
+            (12_340.0, "12.3 ms"),
+            (999_940.0, "999.9 ms"),
+            (999_960.0, "1.00 s"),
+            (1_234_000.0, "1.23 s"),
+            (5e9, "5000.00 s"),
+        ] {
+            assert_eq!(micros(us), text, "{us}");
+        }
     }
 }

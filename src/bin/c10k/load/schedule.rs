@@ -85,6 +85,11 @@ impl Schedule {
 pub(crate) struct Rate(Vec<(f64, f64, Option<Duration>)>);
 
 impl Rate {
+    /// Whether it says for how long it is to last.
+    pub(crate) fn has_durations(&self) -> bool {
+        self.0.iter().any(|(.., own)| own.is_some())
+    }
+
     /// What does not say for how long it is to last lasts for `duration`.
     pub(crate) fn schedule(&self, duration: Duration) -> Schedule {
         let step = |&(from, to, own): &(f64, f64, Option<Duration>)| Step {

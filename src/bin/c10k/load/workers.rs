@@ -28,7 +28,7 @@ use super::plan::Plan;
 use super::progress::{self, Progress, Stage, Watcher};
 use super::report::Failures;
 use super::schedule::Schedule;
-use crate::Failure;
+use crate::{Failure, interrupt};
 
 /// How much longer than the load itself a worker may take to say what came of it: a machine that is
 /// full may have it wait.
@@ -67,6 +67,7 @@ impl<'a> Workers<'a> {
             finished: Vec::new(),
             measured: Measured::default(),
             told: Instant::now(),
+            interrupted: false,
         };
         let mut reactor = Reactor::new()?;
         for worker in workers {
@@ -77,7 +78,7 @@ impl<'a> Workers<'a> {
         while crew.connecting > 0 {
             crew.turn(&mut reactor, Stage::Connecting, watcher)?;
         }
-        if crew.busy > 0 {
+        if crew.busy > 0 && interrupt::came().is_none() {
             watcher(crew.progress(Stage::Connected))?;
         }
         Ok(Workers { crew, reactor })
@@ -173,7 +174,8 @@ fn work(
     let told = exchanges(plan, number, &tally, &mut from_parent, &mut say);
     match told {
         Err(Failure::Cannot(why) | Failure::Found(why)) => say(&Said::Failed(why)),
-        Ok(()) => Ok(()),
+        // Its parent has the signal too, and asks for no more.
+        Ok(()) | Err(Failure::Interrupted(_)) => Ok(()),
     }
 }
 
@@ -208,7 +210,7 @@ fn exchanges(
         if from_parent.read_line(&mut line)? == 0 {
             return Ok(());
         }
-        load.close_unanswered();
+        load.renew()?;
     }
 }
 
@@ -250,8 +252,12 @@ struct Process(Pid);
 
 impl Process {
     fn kill(&self) {
+        self.signal(Signal::SIGKILL);
+    }
+
+    fn signal(&self, signal: Signal) {
         // Nobody has waited for it, so its pid is still its own.
-        let _ = kill(self.0, Signal::SIGKILL);
+        let _ = kill(self.0, signal);
     }
 
     /// Waits for its end, and says how it came.
@@ -325,6 +331,8 @@ struct Crew<'a> {
     measured: Measured,
     /// When the watcher was last told.
     told: Instant,
+    /// They were told to end early.
+    interrupted: bool,
 }
 
 impl Crew<'_> {
@@ -339,7 +347,20 @@ impl Crew<'_> {
             return Ok(());
         }
         self.told = Instant::now();
+        if !self.interrupted && interrupt::came().is_some() {
+            self.interrupted = true;
+            self.end_early(reactor);
+        }
         watcher(self.progress(stage))
+    }
+
+    /// Has them all end early, as a SIGINT of the terminal may have already. One that is stuck
+    /// is not waited for.
+    fn end_early(&mut self, reactor: &mut Reactor<Worker>) {
+        for token in reactor.tokens().collect::<Vec<_>>() {
+            reactor.source_mut(token).expect("just listed").process.signal(Signal::SIGTERM);
+            set_limit(reactor, token, Duration::ZERO);
+        }
     }
 
     /// The counts of all workers together.

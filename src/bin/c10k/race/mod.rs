@@ -19,10 +19,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use self::result::{Limit, Machine, Method, Race};
 use self::runner::{Model, Outcome, Setup, Trial};
-use crate::Failure;
 use crate::files::Files;
 use crate::stdio::stdout;
 use crate::units::{self, grouped};
+use crate::{Failure, interrupt};
 
 /// Runs every model under the same load and prints one table
 ///
@@ -121,6 +121,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             return Err(Failure::Cannot(format!("{}: {why}", path.display())));
         }
     }
+    interrupt::watch()?;
     let race = match earlier {
         Some(race) => race,
         None => race(&args)?,
@@ -139,6 +140,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     if let Some(earlier) = baseline {
         write!(stdout, "\nBeside the baseline:\n\n{}", baseline::compare(&race, &earlier))?;
     }
+    interrupt::check()?;
     match race.cells.iter().map(|cell| cell.failures).sum() {
         0 => Ok(()),
         failures => Err(Failure::Found(format!("{failures} requests or connections failed"))),
@@ -154,7 +156,9 @@ fn race(args: &Args) -> Result<Race, Failure> {
             "server and load share one CPU: the figures measure the scheduler too".to_owned(),
         );
     }
-    let select = runner::room(SELECT, pinned, SELECT_PROBE)?;
+    let select = runner::room(SELECT, pinned, SELECT_PROBE);
+    interrupt::check()?;
+    let select = select?;
     let setups = setups(args, &counts, select, pinned);
     let rounds = args.rounds.unwrap_or(if args.quick {
         1
@@ -165,6 +169,7 @@ fn race(args: &Args) -> Result<Race, Failure> {
     });
     let outcomes = run_all(setups, rounds, &mut warnings);
     if outcomes.iter().all(|(_, outcomes)| outcomes.is_empty()) {
+        interrupt::check()?;
         return Err(Failure::Cannot("no server could be raced".to_owned()));
     }
 
@@ -197,6 +202,7 @@ fn race(args: &Args) -> Result<Race, Failure> {
             limit("select", select, format!("refused beyond {}", grouped(select as f64))),
         ],
         warnings,
+        interrupted: interrupt::came().map(str::to_owned),
     })
 }
 
@@ -278,13 +284,14 @@ fn run_all(
 ) -> Vec<(Setup, Vec<Outcome>)> {
     let bar = progress(setups.len() as u64 * rounds);
     let mut outcomes: Vec<_> = setups.into_iter().map(|setup| (setup, Vec::new())).collect();
-    for round in 1..=rounds {
+    'rounds: for round in 1..=rounds {
         for (setup, outcomes) in &mut outcomes {
             let (name, connections) = (setup.model.name, setup.connections);
             bar.set_message(format!("round {round}: {name}, {connections} connections"));
             let once = Setup { count_calls: setup.count_calls && round == 1, ..setup.clone() };
             match runner::run(&once) {
                 Ok(outcome) => outcomes.push(outcome),
+                Err(_) if interrupt::came().is_some() => break 'rounds,
                 Err(error) => warnings.push(format!("{name} with {connections}: {error}")),
             }
             bar.inc(1);
@@ -302,6 +309,9 @@ fn text(race: &Race) -> String {
         text.push_str(&format!("{}: {}\n", limit.model, limit.why));
     }
     text.push_str(&format!("\n{}\n", method(race)));
+    if let Some(signal) = &race.interrupted {
+        text.push_str(&format!("\nInterrupted by {signal}: not all was raced\n"));
+    }
     if !race.warnings.is_empty() {
         text.push_str("\nWarnings\n");
         for warning in &race.warnings {

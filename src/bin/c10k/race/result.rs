@@ -13,6 +13,9 @@ pub(crate) struct Race {
     pub(crate) limits: Vec<Limit>,
     /// What a reader should know before believing the figures.
     pub(crate) warnings: Vec<String>,
+    /// The signal that ended it before its time: not all was raced as often as it should.
+    #[serde(default)]
+    pub(crate) interrupted: Option<String>,
 }
 
 /// Where it ran.

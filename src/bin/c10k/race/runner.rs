@@ -215,8 +215,7 @@ impl Load {
         let rate = rate_per_s.map_or(String::new(), |rate| format!(" {rate:.0}"));
         let stdin = self.child.stdin.as_mut().expect("piped");
         stdin.write_all(format!("{active}{rate}\n").as_bytes())?;
-        let mut line = String::new();
-        self.stdout.read_line(&mut line)?;
+        let line = child::read_line(&mut self.stdout)?;
         let after = Used::by(self.server_pid);
         let mut report: Report = serde_json::from_str(&line)?;
         let requests = report.requests_total.saturating_sub(self.requests).max(1) as f64;

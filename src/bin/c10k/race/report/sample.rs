@@ -85,5 +85,6 @@ pub(super) fn race() -> Race {
         cells,
         limits: vec![limit("select", 1_015), limit("blocking", 1)],
         warnings: vec!["a warning & its reason".to_owned()],
+        interrupted: None,
     }
 }
