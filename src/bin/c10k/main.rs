@@ -36,7 +36,8 @@ use crate::stdio::{note, stdout};
     after_help = "Durations are written 250ms, 30s, 5m (30d is the most); sizes 512, 64KiB, \
     1MiB; counts 100, 10k, 1M.
 
-Exit status: 0 done; 1 the run found failures; 2 bad usage, or it could not start."
+Exit status: 0 done; 1 the run found failures; 2 bad usage, or it could not start; \
+    130 interrupted."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -92,6 +93,12 @@ fn help_or_refuse(error: &clap::Error) -> Result<(), Failure> {
 }
 
 fn refused(error: &clap::Error) -> Failure {
+    if error.kind() == clap::error::ErrorKind::InvalidUtf8 {
+        // Of which clap does not say what it is.
+        let args = std::env::args_os().filter(|arg| arg.to_str().is_none());
+        let args: Vec<_> = args.map(|arg| format!("{arg:?}")).collect();
+        return Failure::Cannot(format!("not UTF-8: {}; try --help", args.join(", ")));
+    }
     let text = error.to_string();
     let is_cause = |line: &&str| !line.starts_with("Usage:") && !line.starts_with("For more");
     let cause: Vec<_> =
