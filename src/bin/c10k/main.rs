@@ -22,9 +22,10 @@ mod serve;
 mod stdio;
 mod units;
 
-use std::io::{ErrorKind, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::stdio::{note, stdout};
@@ -78,14 +79,13 @@ impl<E: std::error::Error> From<E> for Failure {
 /// What clap has instead of arguments: help and version, which are printed, or an error. It has
 /// several lines for that, and gets one here.
 fn help_or_refuse(error: &clap::Error) -> Result<(), Failure> {
-    use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as NoVerb;
     let printed = match error.kind() {
-        NoVerb => Cli::command().print_long_help(),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Cli::command().print_long_help(),
         _ if !error.use_stderr() => error.print(),
         _ => return Err(refused(error)),
     };
     match printed {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::Cannot(format!("cannot write to standard output: {error}")))
         }
         _ => Ok(()),
@@ -93,19 +93,35 @@ fn help_or_refuse(error: &clap::Error) -> Result<(), Failure> {
 }
 
 fn refused(error: &clap::Error) -> Failure {
-    if error.kind() == clap::error::ErrorKind::InvalidUtf8 {
-        // Of which clap does not say what it is.
-        let args = std::env::args_os().filter(|arg| arg.to_str().is_none());
-        let args: Vec<_> = args.map(|arg| format!("{arg:?}")).collect();
-        return Failure::Cannot(format!("not UTF-8: {}; try --help", args.join(", ")));
-    }
+    let cause = match (error.kind(), error.get(ContextKind::InvalidArg)) {
+        // clap does not say what it is.
+        (ErrorKind::InvalidUtf8, _) => {
+            let args = std::env::args_os().filter(|arg| arg.to_str().is_none());
+            let args: Vec<_> = args.map(|arg| format!("{arg:?}")).collect();
+            format!("not UTF-8: {}", args.join(", "))
+        }
+        // Nor that it may be a value.
+        (ErrorKind::UnknownArgument, Some(ContextValue::String(arg)))
+            if arg.starts_with('-') && !arg.starts_with("--") =>
+        {
+            format!(
+                "unexpected argument '{arg}' found; the value of an option is written \
+                 --OPTION={arg}, and an argument after --: -- {arg}"
+            )
+        }
+        _ => first_lines(error),
+    };
+    Failure::Cannot(format!("{cause}; try --help"))
+}
+
+/// The cause and the tips, which clap has in lines of their own, before the usage.
+fn first_lines(error: &clap::Error) -> String {
     let text = error.to_string();
     let is_cause = |line: &&str| !line.starts_with("Usage:") && !line.starts_with("For more");
     let cause: Vec<_> =
         text.lines().take_while(is_cause).map(str::trim).filter(|line| !line.is_empty()).collect();
     let cause = cause.join(" ").replace(" tip: ", "; ");
-    let cause = cause.strip_prefix("error: ").unwrap_or(&cause);
-    Failure::Cannot(format!("{cause}; try --help"))
+    cause.strip_prefix("error: ").unwrap_or(&cause).to_owned()
 }
 
 fn run(verb: Verb) -> Result<(), Failure> {
