@@ -229,7 +229,7 @@ fn what_is_no_option_is_refused_in_one_line() {
         (&["completions"], "<SHELL>"),
         (&["completions", "no-such-shell"], "no-such-shell"),
         (&["man", "no-such-verb"], "no-such-verb"),
-        (&["serve", "--prefix", "-> "], "--OPTION=-> "),
+        (&["serve", "--prefix", "-> "], "--OPTION=->"),
         (&["million", "extra"], "extra"),
     ] {
         let args: Vec<_> = args.iter().map(OsString::from).collect();
