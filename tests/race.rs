@@ -98,7 +98,7 @@ fn what_cannot_be_is_told_before_the_race() {
         // Before the race, not after it.
         (["race", "--report", "/nowhere/race.html"], "cannot write /nowhere/race.html"),
         (["race", "--svg", "/nowhere/race.svg"], "cannot write /nowhere/race.svg"),
-        (["race", "--duration", "0s"], "it is to last for some time"),
+        (["race", "--duration", "0s"], "at least 1us is needed"),
     ] {
         let output = c10k(&args).output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);

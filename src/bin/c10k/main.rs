@@ -6,10 +6,13 @@
 mod bars;
 mod child;
 mod client;
+mod completions;
+mod files;
 mod hdr;
 mod interrupt;
 mod lab;
 mod load;
+mod man;
 mod merge;
 mod million;
 mod proc;
@@ -19,9 +22,10 @@ mod serve;
 mod stdio;
 mod units;
 
-use std::io::{ErrorKind, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::stdio::{note, stdout};
@@ -29,6 +33,13 @@ use crate::stdio::{note, stdout};
 /// A hand-rolled Linux epoll reactor, and the C10K argument on your own machine.
 #[derive(Debug, Parser)]
 #[command(name = "c10k", version, max_term_width = 100)]
+#[command(
+    after_help = "Durations are written 250ms, 30s, 5m (30d is the most); sizes 512, 64KiB, \
+    1MiB; counts 100, 10k, 1M.
+
+Exit status: 0 done; 1 the run found failures; 2 bad usage, or it could not start; \
+    130 interrupted."
+)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -44,6 +55,8 @@ enum Verb {
     Race(race::Args),
     Lab(lab::Args),
     Million(million::Args),
+    Completions(completions::Args),
+    Man(man::Args),
 }
 
 /// How a run ended that did not simply succeed.
@@ -66,14 +79,13 @@ impl<E: std::error::Error> From<E> for Failure {
 /// What clap has instead of arguments: help and version, which are printed, or an error. It has
 /// several lines for that, and gets one here.
 fn help_or_refuse(error: &clap::Error) -> Result<(), Failure> {
-    use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as NoVerb;
     let printed = match error.kind() {
-        NoVerb => Cli::command().print_long_help(),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Cli::command().print_long_help(),
         _ if !error.use_stderr() => error.print(),
         _ => return Err(refused(error)),
     };
     match printed {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::Cannot(format!("cannot write to standard output: {error}")))
         }
         _ => Ok(()),
@@ -81,13 +93,35 @@ fn help_or_refuse(error: &clap::Error) -> Result<(), Failure> {
 }
 
 fn refused(error: &clap::Error) -> Failure {
+    let cause = match (error.kind(), error.get(ContextKind::InvalidArg)) {
+        // clap does not say what it is.
+        (ErrorKind::InvalidUtf8, _) => {
+            let args = std::env::args_os().filter(|arg| arg.to_str().is_none());
+            let args: Vec<_> = args.map(|arg| format!("{arg:?}")).collect();
+            format!("not UTF-8: {}", args.join(", "))
+        }
+        // Nor that it may be a value.
+        (ErrorKind::UnknownArgument, Some(ContextValue::String(arg)))
+            if arg.starts_with('-') && !arg.starts_with("--") =>
+        {
+            format!(
+                "unexpected argument '{arg}' found; the value of an option is written \
+                 --OPTION={arg}, and an argument after --: -- {arg}"
+            )
+        }
+        _ => first_lines(error),
+    };
+    Failure::Cannot(format!("{cause}; try --help"))
+}
+
+/// The cause and the tips, which clap has in lines of their own, before the usage.
+fn first_lines(error: &clap::Error) -> String {
     let text = error.to_string();
     let is_cause = |line: &&str| !line.starts_with("Usage:") && !line.starts_with("For more");
     let cause: Vec<_> =
         text.lines().take_while(is_cause).map(str::trim).filter(|line| !line.is_empty()).collect();
-    let cause = cause.join(" ");
-    let cause = cause.strip_prefix("error: ").unwrap_or(&cause);
-    Failure::Cannot(format!("{cause}; try --help"))
+    let cause = cause.join(" ").replace(" tip: ", "; ");
+    cause.strip_prefix("error: ").unwrap_or(&cause).to_owned()
 }
 
 fn run(verb: Verb) -> Result<(), Failure> {
@@ -101,6 +135,8 @@ fn run(verb: Verb) -> Result<(), Failure> {
         Verb::Race(args) => race::run(args),
         Verb::Lab(args) => lab::run(args),
         Verb::Million(args) => million::run(args),
+        Verb::Completions(args) => completions::run(&args, Cli::command()),
+        Verb::Man(args) => man::run(&args, Cli::command()),
     }
 }
 

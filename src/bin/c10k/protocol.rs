@@ -4,6 +4,9 @@
 //! connection, is compiled in, a server for each; the framing is chosen by a branch that always
 //! goes the same way, which costs next to nothing and saves compiling three times as many.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
 use c10k::Addr;
 use c10k::framing::{Chunk, Delimiter, Framing, JsonState, JsonValue, Scan};
 use clap::ValueEnum;
@@ -38,6 +41,17 @@ impl Protocol {
             Protocol::Sum => FramingKind::Json,
             Protocol::Ok => FramingKind::Chunk,
         }
+    }
+}
+
+/// The addresses that an argument names. The path of a unix socket need not be UTF-8.
+pub(crate) fn resolve(address: &OsStr) -> Result<Vec<Addr>, Failure> {
+    if let Some(address) = address.to_str() {
+        return Ok(Addr::resolve(address)?);
+    }
+    match address.as_bytes().strip_prefix(b"unix:") {
+        Some(path) => Ok(vec![Addr::Unix(OsStr::from_bytes(path).into())]),
+        None => Err(Failure::Cannot(format!("{address:?} is no address: it is not UTF-8"))),
     }
 }
 

@@ -14,6 +14,17 @@ pub(crate) fn some(text: &str) -> Result<u64, String> {
     count(text).and_then(|n| if n > 0 { Ok(n) } else { Err("at least 1 is needed".to_owned()) })
 }
 
+/// The most requests a second: several times what a machine can send.
+const RATE_MAX: u64 = 10_000_000;
+
+/// Requests a second: `100`, `10k`; none, or [`RATE_MAX`] at most.
+pub(crate) fn rate(text: &str) -> Result<u64, String> {
+    count(text).and_then(|rate| match rate <= RATE_MAX {
+        true => Ok(rate),
+        false => Err("10M requests a second are the most".to_owned()),
+    })
+}
+
 /// A size in bytes: `512`, `64KiB`, `1MiB`, `64k` (binary, as is usual for memory).
 pub(crate) fn size(text: &str) -> Result<u32, String> {
     let units = [
@@ -46,25 +57,45 @@ fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     digits.trim().replace(['_', ','], "").parse::<u64>().ok()?.checked_mul(scale)
 }
 
-/// A duration: `250ms`, `30s`, `5m`.
+/// The longest duration: 30 days. Clocks here count it in 32 bits of milliseconds and in 64 bits of
+/// nanoseconds, and a few of them may be added to each other and to any
+/// [`Instant`](std::time::Instant) without an overflow.
+const DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// A duration: `250ms`, `30s`, `5m`; [`DURATION_MAX`] at most.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|_| format!("'{text}' is not a duration such as 250ms, 30s or 5m"))
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration <= DURATION_MAX => Ok(duration),
+        Ok(_) | Err(humantime::DurationError::NumberOverflow) => {
+            Err(format!("'{text}' is too long: {TOO_LONG}"))
+        }
+        Err(_) => Err(format!("'{text}' is not a duration such as 250ms, 30s or 5m")),
+    }
 }
+
+/// Durations that follow each other: [`DURATION_MAX`] at most together.
+pub(crate) fn check_sum(durations: impl Iterator<Item = Duration>) -> Result<(), String> {
+    match durations.fold(Duration::ZERO, Duration::saturating_add) > DURATION_MAX {
+        true => Err(format!("together they are too long: {TOO_LONG}")),
+        false => Ok(()),
+    }
+}
+
+const TOO_LONG: &str = "30d is the most";
 
 /// A duration of a microsecond at least.
 pub(crate) fn some_time(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         time if time.as_micros() > 0 => Ok(time),
-        _ => Err("it is to last for some time".to_owned()),
+        _ => Err("at least 1us is needed".to_owned()),
     }
 }
 
-/// A duration, or `off`.
+/// A duration of a microsecond at least, or `off`.
 pub(crate) fn duration_or_off(text: &str) -> Result<Timeout, String> {
     match text {
         "off" => Ok(Timeout(None)),
-        _ => duration(text).map(|duration| Timeout(Some(duration))),
+        _ => some_time(text).map(|duration| Timeout(Some(duration))),
     }
 }
 
@@ -120,6 +151,8 @@ mod tests {
         assert_eq!(count("2M"), Ok(2_000_000));
         assert!(count("ten").is_err());
         assert!(count("18446744073709551615k").is_err());
+        assert_eq!((rate("0"), rate("10M")), (Ok(0), Ok(10_000_000)));
+        assert!(rate("10,000,001").is_err());
         assert_eq!(size("64KiB"), Ok(65_536));
         assert_eq!(size("512"), Ok(512));
         assert_eq!(size("1MiB"), Ok(1 << 20));
@@ -133,6 +166,16 @@ mod tests {
     fn durations() {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert!(duration("5").is_err());
+        assert_eq!(duration("30d"), Ok(DURATION_MAX));
+        for long in
+            ["30d 1ns", "300000000000y", "99999999999999999999999s", "18446744073709551615s"]
+        {
+            assert!(duration(long).unwrap_err().ends_with("30d is the most"), "{long}");
+        }
+        assert!(check_sum([DURATION_MAX / 2; 2].into_iter()).is_ok());
+        assert!(check_sum([DURATION_MAX / 2; 3].into_iter()).is_err());
+        // What the program does with them: it adds several to a time.
+        assert!(std::time::Instant::now().checked_add(DURATION_MAX * 10).is_some());
         assert!(duration_or_off("off").unwrap().0.is_none());
     }
 

@@ -118,8 +118,8 @@ impl FromStr for Rate {
                 None => return Err(format!("'{part}' is one of several, and says not how long")),
             };
             let (from, to) = match rate.split_once("..") {
-                Some((from, to)) => (units::count(from)?, units::count(to)?),
-                None => (units::count(rate)?, units::count(rate)?),
+                Some((from, to)) => (units::rate(from)?, units::rate(to)?),
+                None => (units::rate(rate)?, units::rate(rate)?),
             };
             match (from.max(to), duration) {
                 (0, _) => Err("a rate of at least 1 is needed".to_owned()),
@@ -127,7 +127,9 @@ impl FromStr for Rate {
                 _ => Ok((from as f64, to as f64, duration)),
             }
         };
-        parts.iter().map(part).collect::<Result<_, _>>().map(Rate)
+        let parts = parts.iter().map(part).collect::<Result<Vec<_>, _>>()?;
+        units::check_sum(parts.iter().filter_map(|(_, _, duration)| *duration))?;
+        Ok(Rate(parts))
     }
 }
 
@@ -148,7 +150,21 @@ mod tests {
         assert_eq!(schedule("1,000").0, [step(1000.0, 1000.0, 10)]);
         assert_eq!(schedule("1k:2s,5k:3s").0, [step(1e3, 1e3, 2), step(5e3, 5e3, 3)]);
         assert_eq!(schedule("0..10k:30s").0, [step(0.0, 1e4, 30)]);
-        for bad in ["", "x", "0", "0..0:1s", "1k,2k", "1k:1s,2k", "1k:0s", "1..:1s", "-1", "1k:"] {
+        for bad in [
+            "",
+            "x",
+            "0",
+            "0..0:1s",
+            "1k,2k",
+            "1k:1s,2k",
+            "1k:0s",
+            "1..:1s",
+            "-1",
+            "1k:",
+            "1:300000000000y",
+            "1:20d,2:20d",
+            "11M",
+        ] {
             assert!(bad.parse::<Rate>().is_err(), "{bad}");
         }
     }
