@@ -4,8 +4,12 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Write};
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, UdpSocket};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixListener;
 use std::process::{Child, ChildStdout, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -15,9 +19,15 @@ use common::{EPOLL, EVERY_MODEL, Server, each_of};
 
 /// Runs the client with the arguments, and with `input` on its standard input.
 fn client(addr: &str, args: &[&str], input: &str) -> Output {
-    let mut command = c10k(&[&["client", addr], args].concat());
+    let args: Vec<_> = args.iter().map(|arg| arg.as_bytes()).collect();
+    client_of_bytes(addr, &args, input.as_bytes())
+}
+
+fn client_of_bytes(addr: &str, args: &[&[u8]], input: &[u8]) -> Output {
+    let mut command = c10k(&["client", addr]);
+    command.args(args.iter().map(|arg| OsStr::from_bytes(arg)));
     let mut child = command.stdin(Stdio::piped()).spawn().expect("the program");
-    child.stdin.take().unwrap().write_all(input.as_bytes()).expect("a client that reads");
+    child.stdin.take().unwrap().write_all(input).expect("a client that reads");
     child.wait_with_output().expect("a child of ours")
 }
 
@@ -55,6 +65,82 @@ fn a_prompt_ends_at_eof_or_q() {
     prints(&client(&addr, &[], "one\ntwo"), "got:one\ngot:two\n");
     prints(&client(&addr, &[], "one\nq\nnot asked\n"), "got:one\n");
     assert_eq!(server.stop().summary().requests, 3);
+}
+
+#[test]
+fn options_are_options_wherever_they_stand() {
+    let server = Server::start(&EPOLL, &["--delimiter", "\\t"]);
+    let addr = server.addr().to_string();
+    prints(&client(&addr, &["aaaa", "--delimiter", "\\t"], ""), "aaaa\n");
+    prints(&client(&addr, &["a", "--delimiter=\\t", "b", "--timeout", "9s"], ""), "a\nb\n");
+    // Numbers are messages, and so is all that comes after two hyphens.
+    let server = Server::start(&EPOLL, &[]);
+    let addr = server.addr().to_string();
+    prints(&client(&addr, &["-5", "-0.5", "--timeout", "9s"], ""), "-5\n-0.5\n");
+    let hyphens = ["--timeout", "9s", "--", "-x", "--udp", "--"];
+    prints(&client(&addr, &hyphens, ""), "-x\n--udp\n--\n");
+    fails(&client(&addr, &["hello", "-x"], ""), 2, "use '-- -x'");
+}
+
+#[test]
+fn messages_and_replies_are_bytes() {
+    let server = Server::start(&EPOLL, &[]);
+    let addr = server.addr().to_string();
+    let bytes = b"ok\n\xff\xfe\n\0\x80\r\nlast";
+    let output = client_of_bytes(&addr, &[], bytes);
+    assert_eq!(
+        (output.status.code(), &output.stdout[..]),
+        (Some(0), &[bytes, &b"\n"[..]].concat()[..])
+    );
+    let output = client_of_bytes(&addr, &[b"\xff\xfe", b"ok"], b"");
+    assert_eq!((output.status.code(), &output.stdout[..]), (Some(0), &b"\xff\xfe\nok\n"[..]));
+    // As a terminal or a file of Windows has it.
+    prints(&client(&addr, &[], "one\r\nq\r\nnot asked\r\n"), "one\r\n");
+
+    // A path too.
+    let mut path = std::env::temp_dir().into_os_string().into_encoded_bytes();
+    path.extend(format!("/c10k-{}-\u{e9}", std::process::id()).bytes());
+    path.pop();
+    let file = OsStr::from_bytes(&path);
+    let listener = UnixListener::bind(file).unwrap();
+    let echo = thread::spawn(move || {
+        let (mut one, _) = listener.accept().unwrap();
+        let mut bytes = [0; 6];
+        one.read_exact(&mut bytes).unwrap();
+        one.write_all(&bytes).unwrap();
+    });
+    let mut command = c10k(&["client"]);
+    command.arg(OsStr::from_bytes(&[b"unix:", &path[..]].concat())).arg("hello");
+    let output = command.output().unwrap();
+    fs::remove_file(file).unwrap();
+    prints(&output, "hello\n");
+    echo.join().unwrap();
+}
+
+#[test]
+fn options_that_would_do_nothing_are_refused() {
+    let addr = "127.0.0.1:9";
+    for (addr, args, why) in [
+        (
+            addr,
+            &["--protocol", "sum", "--delimiter", "x"][..],
+            "--delimiter is for --protocol echo",
+        ),
+        (addr, &["--udp", "--delimiter", "x"], "--delimiter"),
+        (addr, &["--udp", "--connect-timeout", "1s"], "--connect-timeout"),
+        (addr, &["--udp", "--keepalive", "1s"], "--keepalive"),
+        (addr, &["--reuse-port"], "--source"),
+        (addr, &["--timeout", "0s"], "at least 1us"),
+        (addr, &["--keepalive", "10h"], "1s to 32767s"),
+        ("unix:/nonexistent", &["--source", "127.0.0.1"], "--source is for IP addresses"),
+        ("unix:/nonexistent", &["--keepalive", "1s"], "--keepalive is for TCP"),
+    ] {
+        fails(&client(addr, &[args, &["hello"]].concat(), ""), 2, why);
+    }
+    let directory = File::open("/").unwrap();
+    let server = Server::start(&EPOLL, &[]);
+    let output = c10k(&["client", &server.addr().to_string()]).stdin(directory).output().unwrap();
+    fails(&output, 2, "cannot read standard input: Is a directory");
 }
 
 #[test]

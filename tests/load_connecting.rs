@@ -5,8 +5,12 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::TcpListener;
+use std::process::Command;
+use std::thread;
 
+use c10k::sys;
 use common::load::{Waiting, good, load, report};
 use common::server::c10k;
 use common::{EPOLL, Server, each_model};
@@ -90,31 +94,89 @@ fn paced_connections_are_all_made() {
     }
 }
 
+/// The status of a load with this limit on descriptors, which it cannot raise, and what it says.
+fn limited(fds: &str, addr: &str, args: &[&str]) -> (Option<i32>, String) {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("ulimit -n {fds}; exec \"$@\""), "sh"]);
+    shell.args([env!("CARGO_BIN_EXE_c10k"), "load", addr]).args(args);
+    let output = shell.output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
 #[test]
 fn what_it_lacks_is_told_before_it_starts() {
     let server = Server::start(&EPOLL, &[]);
     let addr = server.addr().to_string();
     let told = |fds: &str, args: &[&str]| {
-        // A limit of its own, which it cannot raise.
-        let mut shell = std::process::Command::new("sh");
-        shell.args(["-c", &format!("ulimit -n {fds}; exec \"$@\""), "sh"]);
-        shell.args([env!("CARGO_BIN_EXE_c10k"), "load", &addr]).args(args);
-        let output = shell.output().unwrap();
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{stderr}");
-        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        let (status, stderr) = limited(fds, &addr, args);
+        assert_eq!((status, stderr.lines().count()), (Some(2), 1), "{stderr}");
         stderr
     };
-    assert_eq!(
-        told("200", &["--connections", "1,000"]),
-        "c10k: needs 1,000 connections x 1 descriptor, and a process may have 200: \
-         6 workers of 180 (--workers 6)\n"
+    // The number in what it advises.
+    let advice = |told: &str, option: &str| {
+        let rest = told.split(&format!("{option} ")).nth(1).expect("that advice");
+        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        digits
+    };
+    // Whoever runs the tests may leave descriptors open, and then a process has room for fewer.
+    let many = ["--connections", "400"];
+    let few = told("120", &many);
+    assert!(
+        few.contains("needs 400 connections x 1 descriptor, and a process may have 120: "),
+        "{few}"
     );
-    assert!(told("200", &["--connections", "1k", "--workers", "5"]).contains("(--workers 6)"));
+    let again = told("120", &[&many[..], &["--workers", "2"]].concat());
+    assert_eq!(advice(&few, "--workers"), advice(&again, "--workers"));
     // One address has no more than 64 k ports.
-    let many = told("1000", &["--connections", "200k", "--workers", "300"]);
-    assert!(many.contains("there is 1: add --source 127.1.0.0/24"), "{many}");
+    let ports = told("1000", &["--connections", "200k", "--workers", "300"]);
+    assert!(ports.contains("there is 1: add --source 127.1.0.0/24"), "{ports}");
+    // What no number of workers can have is not advised.
+    let none = told("10", &many);
+    assert!(none.contains("raise its limit (ulimit -n) to 4") && !none.contains("--"), "{none}");
+    let fewer = told("40", &["--connections", "1M"]);
+    assert!(fewer.contains("raise its limit") && !fewer.contains("--workers"), "{fewer}");
     assert_eq!(server.stop().summary().connections, 0);
+
+    // What is advised works.
+    let server = Server::start(&EPOLL, &[]);
+    let addr = server.addr().to_string();
+    let workers = advice(&few, "--workers");
+    let args = [&many[..], &["--workers", &workers, "--requests-each", "1"]].concat();
+    let (status, stderr) = limited("120", &addr, &args);
+    assert_eq!(status, Some(0), "{stderr}");
+    assert_eq!(server.stop().summary().peak, 400);
+}
+
+#[test]
+fn ports_in_time_wait_are_named() {
+    // A network of this thread's own, whose connections have twenty ports.
+    let limited = || {
+        sys::own_network()?;
+        sys::set_link_up("lo", true)?;
+        fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40019")
+    };
+    let test = move || {
+        if let Err(error) = limited() {
+            return eprintln!("skipped: no network of its own here: {error}");
+        }
+        let server = Server::start(&EPOLL, &[]);
+        let addr = server.addr().to_string();
+        let args = ["--connections", "4", "--churn", "1"];
+        let output = load(&addr, &args);
+        let report = report(&output);
+        assert_eq!(output.status.code(), Some(1), "{report:#}");
+        let errors = report["failures"]["errors"].as_object().unwrap();
+        assert!(errors.keys().all(|error| error.contains("TIME-WAIT")), "{errors:?}");
+        // None is left for the next either.
+        let output = load(&addr, &args);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains("in TIME-WAIT") && stderr.contains("add --source"), "{stderr}");
+        // With other sources there are.
+        let args = ["--connections", "4", "--source", "127.1.0.0/24", "--requests", "100"];
+        good(&load(&addr, &args));
+    };
+    thread::spawn(test).join().unwrap();
 }
 
 #[test]
@@ -141,6 +203,21 @@ fn what_cannot_start_says_why() {
         (&[&gone, "--find-rate", "p99<5ms", "--hdr", "load.hlog"], "cannot be used with"),
         (&[&gone, "--find-rate", "p99<5ms", "--json", "--series"], "cannot be used with"),
         (&[&gone, "--arrivals", "poisson"], "--arrivals is for --rate"),
+        (&[&gone, "--arrivals", "constant"], "--arrivals is for --rate"),
+        (&[&gone, "--find-rate", "p99>5ms"], "a time is below a bound, such as p99<5ms"),
+        (&[&gone, "--find-rate", "rps<10k"], "a time is below a bound, such as p99<5ms"),
+        (&[&gone, "--find-rate", "errors<5"], "a time is below a bound, such as p99<5ms"),
+        (&[&gone, "--active", "20", "--connections", "10"], "--active 20 of --connections 10"),
+        (&[&gone, "--workers", "20", "--connections", "10"], "each needs one"),
+        (&[&gone, "--rate", "1k:1s", "--duration", "5s"], "have durations of their own"),
+        (&[&gone, "--rate", "1k:1s,2k:1s", "--duration", "2s"], "have durations of their own"),
+        (&[&gone, "--requests-each", "5", "--warmup", "1s"], "whose first request counts"),
+        (&[&gone, "--udp", "--delimiter", "x"], "cannot be used with"),
+        (&[&gone, "--protocol", "sum", "--delimiter", "x"], "--delimiter is for"),
+        (&[&gone, "--protocol", "sum", "--size", "64"], "--size is for"),
+        (&[&gone, "--protocol", "sum", "--prefix", "x"], "--prefix is for"),
+        (&[&gone, "--protocol", "raw", "--message", "x", "--prefix", "x"], "--prefix is for"),
+        (&[&gone, "--message", "k{foo}"], "there is no {foo}, only {conn} and {seq}"),
         (&[&gone, "--rate", "1k", "--seed", "1"], "--seed is for --arrivals poisson"),
         (&[&gone, "--server-pid", "999999999"], "there is no such process"),
         (&[&gone, "--duration", "0s"], "it is to last for some time"),

@@ -57,9 +57,10 @@ fn a_log_of_another_implementation_is_read() {
 
 #[test]
 fn logs_add_up_and_what_is_merged_can_be_merged() {
-    let twice = scratch("twice.hlog");
-    let twice = twice.to_str().unwrap();
-    let summary = merged(&[PYTHON, PYTHON, "--hdr", twice]);
+    let (copy, twice) = (scratch("copy.hlog"), scratch("twice.hlog"));
+    fs::copy(PYTHON, &copy).unwrap();
+    let [copy, twice] = [&copy, &twice].map(|path| path.to_str().unwrap());
+    let summary = merged(&[PYTHON, copy, "--hdr", twice]);
     // Of each value there are two, in the same three seconds.
     is_as_python_says(&summary["latency_us"]);
     assert_eq!((&summary["requests"], &summary["intervals"]), (&6_000.into(), &6.into()));
@@ -122,4 +123,33 @@ fn what_is_no_log_is_named_with_its_line() {
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
     assert!(stderr.starts_with("c10k: /nonexistent/all.hlog: No such file"), "{stderr}");
+}
+
+#[test]
+fn a_log_counts_once_and_is_not_written_to() {
+    let [log, link, hard] = ["once.hlog", "link.hlog", "hard.hlog"].map(scratch);
+    for path in [&log, &link, &hard] {
+        let _ = fs::remove_file(path);
+    }
+    fs::copy(PYTHON, &log).unwrap();
+    std::os::unix::fs::symlink(&log, &link).unwrap();
+    fs::hard_link(&log, &hard).unwrap();
+    let [log, link, hard] = [&log, &link, &hard].map(|path| path.to_str().unwrap());
+    for (args, why) in [
+        (&[log, log][..], "is named twice"),
+        (&[log, PYTHON, link], "are the same file"),
+        (&[hard, log], "are the same file"),
+        (&[log, "--hdr", log], "is one of the logs"),
+        (&[PYTHON, log, "--hdr", link], "is one of the logs"),
+        (&[log, "--hdr", hard], "is one of the logs"),
+    ] {
+        let output = merge(args);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{args:?}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        assert!(stderr.starts_with("c10k: ") && stderr.contains(why), "{args:?}: {stderr}");
+    }
+    assert_eq!(fs::read(log).unwrap(), fs::read(PYTHON).unwrap());
+    // What is no file may be named as often as anybody likes.
+    assert_eq!(merged(&[log, "--hdr", "/dev/null"])["logs"], 1);
 }

@@ -1,4 +1,4 @@
-//! `c10k load --rate` and `--find-rate`: requests that are sent because they are due.
+//! `c10k load --rate`: requests that are sent because they are due.
 
 #![cfg(feature = "cli")]
 
@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use common::load::{complete, good, load, report, stalling, tampering};
 use common::{EPOLL, Server};
-use serde_json::Value;
 
 /// At a thousand requests a second, a tenth of them come while it stalls.
 #[test]
@@ -39,10 +38,10 @@ fn a_stall_is_charged_to_all_that_it_delays() {
 #[test]
 fn every_request_that_is_due_is_sent() {
     let cases: [&[&str]; 7] = [
-        &["--rate", "2k"],
-        &["--rate", "2k", "--pipeline", "1"],
-        &["--rate", "2k", "--workers", "3"],
-        &["--rate", "2k", "--active", "1", "--workers", "2"],
+        &["--rate", "2k", "--duration", "1s"],
+        &["--rate", "2k:1s", "--pipeline", "1"],
+        &["--rate", "2k:1s", "--workers", "3"],
+        &["--rate", "2k:1s", "--active", "1", "--workers", "2"],
         &["--rate", "1k:500ms,3k:500ms"],
         &["--rate", "0..4k:1s", "--warmup", "100ms"],
         // A ramp of half a second brings a quarter of a second's requests, before measuring.
@@ -51,7 +50,7 @@ fn every_request_that_is_due_is_sent() {
     for args in cases {
         let server = Server::start(&EPOLL, &[]);
         let addr = server.addr().to_string();
-        let common = ["--connections", "10", "--duration", "1s"];
+        let common = ["--connections", "10"];
         let report = complete(&load(&addr, &[&common[..], args].concat()));
         let target = if args.contains(&"--ramp") { 1_600.0 } else { 2_000.0 };
         assert_eq!(report["target_per_s"].as_f64().unwrap().round(), target);
@@ -98,50 +97,4 @@ fn each_step_has_its_section() {
     let p99 = |step: usize| steps[step]["latency_us"]["p99"].as_f64().unwrap();
     assert!(p99(0) < p99(1) && p99(1) > 500_000.0, "{report:#}");
     assert!(steps[1]["requests_per_s"].as_f64() < Some(1_000.0), "{report:#}");
-}
-
-#[test]
-fn the_rate_that_holds_is_found() {
-    // It answers one in five milliseconds: two hundred a second, at most.
-    let slow = tampering(|_, line| {
-        thread::sleep(Duration::from_millis(5));
-        Some(line)
-    });
-    let common = ["--connections", "1", "--duration", "300ms"];
-    let output = load(&slow.to_string(), &[&common[..], &["--find-rate", "p50<50ms"]].concat());
-    let found = report(&output);
-    assert_eq!(output.status.code(), Some(0), "{found:#}");
-    let rate = found["rate_per_s"].as_u64().unwrap();
-    assert!(rate <= 250, "{found:#}");
-    let trials = found["trials"].as_array().unwrap();
-    assert_eq!((&trials[0]["rate_per_s"], &trials[0]["held"]), (&1_000.into(), &false.into()));
-    let held = trials.iter().filter(|trial| trial["held"] == true);
-    assert_eq!(held.map(|trial| trial["rate_per_s"].as_u64().unwrap()).max(), Some(rate));
-    // The server has one connection to give: all trials were on the same.
-    assert!(trials.iter().all(|trial| trial["failures"]["lost"] == 0), "{found:#}");
-
-    // With workers the same, each at its part of the rate.
-    let server = Server::start(&EPOLL, &[]);
-    let args = ["--connections", "4", "--workers", "2", "--duration", "100ms"];
-    let condition = ["--find-rate", "rps<3000"];
-    let output = load(&server.addr().to_string(), &[&args[..], &condition].concat());
-    let found = report(&output);
-    assert_eq!(found["trials"][0]["rate_per_s"], 1_000);
-    assert!(found["trials"].as_array().unwrap().len() > 4, "{found:#}");
-    assert!(found["rate_per_s"].as_u64().is_none_or(|rate| rate <= 3_200), "{found:#}");
-    assert_eq!(server.stop().summary().connections, 4, "they stay from trial to trial");
-
-    // Whoever has taken the place of another sends in the next trial.
-    let server = Server::start(&EPOLL, &[]);
-    let args = ["--connections", "2", "--churn", "2", "--duration", "100ms"];
-    let output = load(&server.addr().to_string(), &[&args[..], &condition].concat());
-    let found = report(&output);
-    let answered = |trial: &&Value| trial["requests_per_s"].as_f64() > Some(0.0);
-    let trials = found["trials"].as_array().unwrap();
-    assert_eq!(trials.iter().filter(answered).count(), trials.len(), "{found:#}");
-
-    let none = ["--connections", "1", "--duration", "50ms", "--find-rate", "p50<1us"];
-    let output = load(&tampering(|_, line| Some(line)).to_string(), &none);
-    assert_eq!(output.status.code(), Some(1));
-    assert_eq!(report(&output)["rate_per_s"], Value::Null);
 }

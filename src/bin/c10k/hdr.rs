@@ -26,6 +26,10 @@ const MAX_VALUE_UNIT_RATIO: f64 = 1e6;
 /// A time stamp below that is no time of day but time since something: the rule of the Java reader.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// The year 9,000, more or less: later than any log, and early enough for what prints dates, which
+/// ends with the year 9,999.
+const TIME_MAX: Duration = YEAR.saturating_mul(7_000);
+
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Interval {
     /// Since 1970, or if the log does not tell the time of day, since a moment of its own.
@@ -134,9 +138,14 @@ fn interval(
     deserializer: &mut Deserializer,
 ) -> Result<Interval, String> {
     let (stamp, length) = (entry.start_timestamp(), entry.duration());
-    let is_sane = |time: Duration| time < 10_000 * YEAR;
-    if ![stamp, length, time.start, time.base.unwrap_or_default()].into_iter().all(is_sane) {
-        return Err("the time is out of range".to_owned());
+    let out_of_range = || "the time is out of range".to_owned();
+    let each = [stamp, length, time.start, time.base.unwrap_or_default()];
+    if each.into_iter().any(|time| time > TIME_MAX) {
+        return Err(out_of_range());
+    }
+    let start = time.base_of(stamp) + stamp;
+    if start + length > TIME_MAX {
+        return Err(out_of_range());
     }
     let bytes = STANDARD
         .decode(entry.encoded_histogram())
@@ -147,7 +156,7 @@ fn interval(
     let latency = deserializer
         .deserialize(&mut bytes.as_slice())
         .map_err(|error| format!("the histogram cannot be read: {error}"))?;
-    Ok(Interval { start: time.base_of(stamp) + stamp, length, latency })
+    Ok(Interval { start, length, latency })
 }
 
 #[cfg(test)]
@@ -252,8 +261,13 @@ mod tests {
         assert!(broken(b"0.0,1.0,0.0,AAAAAAAA\n").what.contains("damaged"));
         let other = b"0.0,1.0,0.0,HISTJAAAAAh4nAMAAAAAAQ==\n";
         assert!(broken(other).what.contains("cannot be read"));
-        // A time that cannot be added to another.
-        let late = format!("{}.0,1.0,0.0,AAAA\n", u64::MAX);
-        assert_eq!(broken(late.as_bytes()).what, "the time is out of range");
+        // Times that cannot be added to each other, or that are no date.
+        for (base, stamp) in
+            [(0_u64, u64::MAX), (310_000_000_000, 0), (200_000_000_000, 200_000_000_000)]
+        {
+            let late =
+                format!("#[BaseTime: {base}.0 (seconds since epoch)]\n{stamp}.0,1.0,0.0,AAAA\n");
+            assert_eq!(broken(late.as_bytes()).what, "the time is out of range", "{late}");
+        }
     }
 }

@@ -6,10 +6,13 @@
 mod bars;
 mod child;
 mod client;
+mod completions;
+mod files;
 mod hdr;
 mod interrupt;
 mod lab;
 mod load;
+mod man;
 mod merge;
 mod million;
 mod proc;
@@ -29,6 +32,12 @@ use crate::stdio::{note, stdout};
 /// A hand-rolled Linux epoll reactor, and the C10K argument on your own machine.
 #[derive(Debug, Parser)]
 #[command(name = "c10k", version, max_term_width = 100)]
+#[command(
+    after_help = "Durations are written 250ms, 30s, 5m (30d is the most); sizes 512, 64KiB, \
+    1MiB; counts 100, 10k, 1M.
+
+Exit status: 0 done; 1 the run found failures; 2 bad usage, or it could not start."
+)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -44,6 +53,8 @@ enum Verb {
     Race(race::Args),
     Lab(lab::Args),
     Million(million::Args),
+    Completions(completions::Args),
+    Man(man::Args),
 }
 
 /// How a run ended that did not simply succeed.
@@ -85,7 +96,7 @@ fn refused(error: &clap::Error) -> Failure {
     let is_cause = |line: &&str| !line.starts_with("Usage:") && !line.starts_with("For more");
     let cause: Vec<_> =
         text.lines().take_while(is_cause).map(str::trim).filter(|line| !line.is_empty()).collect();
-    let cause = cause.join(" ");
+    let cause = cause.join(" ").replace(" tip: ", "; ");
     let cause = cause.strip_prefix("error: ").unwrap_or(&cause);
     Failure::Cannot(format!("{cause}; try --help"))
 }
@@ -101,6 +112,8 @@ fn run(verb: Verb) -> Result<(), Failure> {
         Verb::Race(args) => race::run(args),
         Verb::Lab(args) => lab::run(args),
         Verb::Million(args) => million::run(args),
+        Verb::Completions(args) => completions::run(&args, Cli::command()),
+        Verb::Man(args) => man::run(&args, Cli::command()),
     }
 }
 

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::Failure;
 use crate::bars::bars;
+use crate::files::Files;
 use crate::hdr::{self, Interval};
 use crate::load::{Latency, micros};
 use crate::stdio::stdout;
@@ -27,12 +28,12 @@ use crate::stdio::stdout;
 #[command(after_help = "Examples:
   c10k merge a.hlog b.hlog c.hlog
   c10k merge a.hlog b.hlog --json
-  c10k merge *.hlog --hdr all.hlog")]
+  c10k merge *.hlog --hdr merged/all.hlog")]
 pub(crate) struct Args {
     /// The logs
     #[arg(value_name = "FILE", required = true)]
     logs: Vec<PathBuf>,
-    /// Write the merged log to this file: an interval for each second
+    /// Write the merged log to this file, which is none of the logs: an interval for each second
     #[arg(long, value_name = "FILE")]
     hdr: Option<PathBuf>,
     /// Print the result as JSON
@@ -55,7 +56,30 @@ struct Summary {
     latency_us: Latency,
 }
 
+/// Each log counts once, and what is written must not be an input of the next run of the same
+/// command (`merge *.hlog --hdr all.hlog`).
+fn check_files(args: &Args) -> Result<(), Failure> {
+    let mut files = Files::default();
+    for log in &args.logs {
+        if let Some(first) = files.add(log) {
+            let (first, log) = (first.display(), log.display());
+            return Err(Failure::Cannot(match first.to_string() == log.to_string() {
+                true => format!("{log} is named twice, and would count twice"),
+                false => format!("{first} and {log} are the same file, and would count twice"),
+            }));
+        }
+    }
+    match args.hdr.as_deref().map(|out| (out, files.add(out))) {
+        Some((out, Some(_))) => Err(Failure::Cannot(format!(
+            "{} is one of the logs: write --hdr to a file that is not, such as merged/all.hlog",
+            out.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    check_files(&args)?;
     let logs = args.logs.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
     let count = logs.len();
     let intervals = side_by_side(logs);

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::Serialize;
 
-use crate::load::limits::{Limits, worker_capacity};
+use crate::load::limits::Limits;
 use crate::load::plan::Plan;
 use crate::load::progress::{Progress, Stage};
 use crate::load::source::sources;
@@ -54,6 +54,9 @@ const BYTES_FREE: u64 = 1 << 30;
 /// Files that server and load processes have open besides connections.
 const FILES_BESIDES: u64 = 20_000;
 
+/// Descriptors that the server as a child takes here.
+const FDS_OF_SERVER: u64 = 4;
+
 /// How long the exchange may take, and in it each reply.
 const TIME_MAX: Duration = Duration::from_secs(300);
 
@@ -93,17 +96,17 @@ struct Outcome {
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let began = Instant::now();
-    let limits = Limits::read()?;
-    let files = limits.files.map(|files| files.left());
-    let (connections, scaled) = fit(args.connections, proc::available_memory(), files);
+    let mut limits = Limits::read()?;
+    // The server's pipes are open when the load starts.
+    limits.inherited += FDS_OF_SERVER;
+    let (connections, scaled) = fit(args.connections, proc::available_memory(), &limits);
     if let Some(why) = &scaled {
         note(format_args!("note: {why}"));
     }
     if connections == 0 {
-        return Err(Failure::Cannot("there is no memory for a single connection".to_owned()));
+        return Err(Failure::Cannot(scaled.unwrap_or_default()));
     }
-    let capacity = worker_capacity(limits.fds);
-    let workers = connections.div_ceil(capacity);
+    let workers = connections.div_ceil(limits.worker_capacity());
     note(format_args!(
         "{} connections: {workers} server and {workers} load processes, {} descriptors each",
         grouped(connections as f64),
@@ -172,24 +175,28 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// How many connections there is room for, with so much memory and so many files left, and what
-/// limits them if they are fewer than wanted.
-fn fit(wanted: u64, memory: Option<u64>, files: Option<u64>) -> (u64, Option<String>) {
-    let by_memory = memory.map(|bytes| bytes.saturating_sub(BYTES_FREE) / BYTES_EACH);
+/// How many connections there is room for, and what limits them if they are fewer than wanted.
+fn fit(wanted: u64, memory: Option<u64>, limits: &Limits) -> (u64, Option<String>) {
+    let by_memory = memory.map_or(u64::MAX, |bytes| bytes.saturating_sub(BYTES_FREE) / BYTES_EACH);
     // Each connection is two open files.
-    let by_files = files.map(|files| files.saturating_sub(FILES_BESIDES) / 2);
-    let possible = wanted.min(by_memory.unwrap_or(wanted)).min(by_files.unwrap_or(wanted));
+    let by_files =
+        limits.files.map_or(u64::MAX, |files| files.left().saturating_sub(FILES_BESIDES) / 2);
+    let by_fds = limits.worker_capacity().saturating_mul(limits.workers_max());
+    let possible = wanted.min(by_memory).min(by_files).min(by_fds);
     if possible == wanted {
         return (wanted, None);
     }
-    let what = match by_memory == Some(possible) {
-        true => format!(
+    let what = if possible == by_memory {
+        format!(
             "memory: {} connections take about {}, and {} are available (1 GiB of it left free)",
             grouped(wanted as f64),
-            gigabytes(wanted as f64 * BYTES_EACH as f64),
-            gigabytes(memory.unwrap_or(0) as f64),
-        ),
-        false => "open files of the whole system (fs.file-max)".to_owned(),
+            size(wanted as f64 * BYTES_EACH as f64),
+            size(memory.unwrap_or(0) as f64),
+        )
+    } else if possible == by_files {
+        "open files of the whole system (fs.file-max)".to_owned()
+    } else {
+        format!("descriptors of a process: it may have {} (ulimit -n)", grouped(limits.fds as f64))
     };
     (possible, Some(format!("{} connections: the limit is {what}", grouped(possible as f64))))
 }
@@ -227,7 +234,7 @@ fn text(outcome: &Outcome) -> String {
         count(outcome.load.answered as f64),
         count(*held as f64 / connect_s),
         count(kernel),
-        gigabytes(kernel * *held as f64),
+        size(kernel * *held as f64),
         count(outcome.server_bytes_per_connection),
         count(outcome.load_bytes_per_connection),
         count(*requests as f64),
@@ -241,8 +248,12 @@ fn text(outcome: &Outcome) -> String {
     )
 }
 
-fn gigabytes(bytes: f64) -> String {
-    format!("{:.1} GB", bytes / 1e9)
+/// Rounded first, so that there is no 1000 MB.
+fn size(bytes: f64) -> String {
+    match (bytes / 1e6).round() {
+        megabytes if megabytes.abs() < 1e3 => format!("{megabytes:.0} MB"),
+        _ => format!("{:.1} GB", bytes / 1e9),
+    }
 }
 
 /// Looks at the machine as the load goes on.
@@ -363,22 +374,33 @@ impl Drop for Server {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::limits::Files;
 
     const GIGABYTE: u64 = 1_000_000_000;
 
     #[test]
     fn there_are_as_many_as_there_is_room_for() {
+        let limits = |fds, left: Option<u64>| Limits {
+            fds,
+            inherited: 0,
+            ports: None,
+            files: left.map(|left| Files { max: left, open: 0 }),
+        };
         let (million, enough) = (1_000_000, Some(24 * GIGABYTE));
-        assert_eq!(fit(million, enough, Some(2_400_000)), (million, None));
-        assert_eq!(fit(million, None, None), (million, None));
+        let usual = limits(20_000, Some(2_400_000));
+        assert_eq!(fit(million, enough, &usual), (million, None));
+        assert_eq!(fit(million, None, &limits(20_000, None)), (million, None));
 
-        let (fewer, why) = fit(million, Some(8 * GIGABYTE), Some(2_400_000));
+        let (fewer, why) = fit(million, Some(8 * GIGABYTE), &usual);
         assert_eq!(fewer, (8 * GIGABYTE - BYTES_FREE) / BYTES_EACH);
         let why = why.unwrap();
         assert!(why.contains("memory: 1,000,000 connections take about 11.5 GB, and 8.0"), "{why}");
-        assert_eq!(fit(million, Some(GIGABYTE), None).0, 0);
+        assert_eq!(fit(million, Some(GIGABYTE), &usual).0, 0);
 
-        let (fewer, why) = fit(million, enough, Some(120_000));
+        let (fewer, why) = fit(million, enough, &limits(20_000, Some(120_000)));
         assert_eq!((fewer, why.unwrap().contains("fs.file-max")), (50_000, true));
+        let (fewer, why) = fit(million, enough, &limits(64, None));
+        assert_eq!((fewer, why.unwrap().contains("may have 64")), (48 * 24, true));
+        assert_eq!(fit(million, enough, &limits(10, None)).0, 0);
     }
 }

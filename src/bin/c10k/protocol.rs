@@ -5,6 +5,9 @@
 
 use std::sync::OnceLock;
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
 use c10k::Addr;
 use c10k::framing::{Chunk, Delimiter, Framing, JsonState, JsonValue, Scan};
 use c10k::service::{self, Echo, Outcome, Refusal, Reply, Service, Sum};
@@ -40,6 +43,17 @@ impl Protocol {
             Protocol::Sum => FramingKind::Json,
             Protocol::Ok => FramingKind::Chunk,
         }
+    }
+}
+
+/// The addresses that an argument names. The path of a unix socket need not be UTF-8.
+pub(crate) fn resolve(address: &OsStr) -> Result<Vec<Addr>, Failure> {
+    if let Some(address) = address.to_str() {
+        return Ok(Addr::resolve(address)?);
+    }
+    match address.as_bytes().strip_prefix(b"unix:") {
+        Some(path) => Ok(vec![Addr::Unix(OsStr::from_bytes(path).into())]),
+        None => Err(Failure::Cannot(format!("{address:?} is no address: it is not UTF-8"))),
     }
 }
 

@@ -46,17 +46,37 @@ fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     digits.trim().replace(['_', ','], "").parse::<u64>().ok()?.checked_mul(scale)
 }
 
-/// A duration: `250ms`, `30s`, `5m`.
+/// The longest duration: 30 days. Clocks here count it in 32 bits of milliseconds and in 64 bits of
+/// nanoseconds, and a few of them may be added to each other and to any
+/// [`Instant`](std::time::Instant) without an overflow.
+const DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// A duration: `250ms`, `30s`, `5m`; [`DURATION_MAX`] at most.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|_| format!("'{text}' is not a duration such as 250ms, 30s or 5m"))
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration <= DURATION_MAX => Ok(duration),
+        Ok(_) | Err(humantime::DurationError::NumberOverflow) => {
+            Err(format!("'{text}' is too long: {TOO_LONG}"))
+        }
+        Err(_) => Err(format!("'{text}' is not a duration such as 250ms, 30s or 5m")),
+    }
 }
+
+/// Durations that follow each other: [`DURATION_MAX`] at most together.
+pub(crate) fn check_sum(durations: impl Iterator<Item = Duration>) -> Result<(), String> {
+    match durations.fold(Duration::ZERO, Duration::saturating_add) > DURATION_MAX {
+        true => Err(format!("together they are too long: {TOO_LONG}")),
+        false => Ok(()),
+    }
+}
+
+const TOO_LONG: &str = "30d is the most";
 
 /// A duration of a microsecond at least.
 pub(crate) fn some_time(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         time if time.as_micros() > 0 => Ok(time),
-        _ => Err("it is to last for some time".to_owned()),
+        _ => Err("at least 1us is needed".to_owned()),
     }
 }
 
@@ -105,7 +125,8 @@ pub(crate) fn grouped(number: f64) -> String {
         }
         text.push(digit);
     }
-    if number < 0.0 { format!("-{text}") } else { text }
+    // Rounded first: a little less than nothing is nothing.
+    if number < 0.0 && text != "0" { format!("-{text}") } else { text }
 }
 
 #[cfg(test)]
@@ -132,6 +153,16 @@ mod tests {
     fn durations() {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert!(duration("5").is_err());
+        assert_eq!(duration("30d"), Ok(DURATION_MAX));
+        for long in
+            ["30d 1ns", "300000000000y", "99999999999999999999999s", "18446744073709551615s"]
+        {
+            assert!(duration(long).unwrap_err().ends_with("30d is the most"), "{long}");
+        }
+        assert!(check_sum([DURATION_MAX / 2; 2].into_iter()).is_ok());
+        assert!(check_sum([DURATION_MAX / 2; 3].into_iter()).is_err());
+        // What the program does with them: it adds several to a time.
+        assert!(std::time::Instant::now().checked_add(DURATION_MAX * 10).is_some());
         assert!(duration_or_off("off").unwrap().0.is_none());
     }
 
@@ -149,9 +180,14 @@ mod tests {
 
     #[test]
     fn thousands_are_grouped() {
-        for (number, text) in
-            [(0.0, "0"), (999.0, "999"), (1000.0, "1,000"), (-1234567.0, "-1,234,567")]
-        {
+        for (number, text) in [
+            (0.0, "0"),
+            (-0.4, "0"),
+            (999.0, "999"),
+            (999.6, "1,000"),
+            (1000.0, "1,000"),
+            (-1234567.0, "-1,234,567"),
+        ] {
             assert_eq!(grouped(number), text);
         }
     }

@@ -10,7 +10,7 @@ use c10k::service::{Outcome, Reply, Service};
 use c10k::sys::ConnectOptions;
 use c10k::{Addr, Error, Handler, Reactor, Session};
 
-use super::Args;
+use super::{Args, DELIMITER};
 use crate::Failure;
 use crate::protocol::{AnyFraming, Protocol};
 
@@ -51,7 +51,8 @@ impl StreamClient {
     ) -> Result<StreamClient, Error> {
         let failed = |source| Error::Connect { addr: addr.clone(), source };
         let kind = args.protocol.usual_framing();
-        let framing = AnyFraming::new(kind, args.delimiter, u32::MAX);
+        let delimiter = args.delimiter.unwrap_or(DELIMITER);
+        let framing = AnyFraming::new(kind, delimiter, u32::MAX);
         let interest = Interest::READ | Interest::WRITE | Interest::EDGE;
         let mut reactor = Reactor::new().map_err(failed)?;
         let token = reactor.connect(addr, options, args.connect_timeout, interest, |fd| {
@@ -71,16 +72,19 @@ impl StreamClient {
     }
 
     /// Sends a request, and waits for the reply to it.
-    pub(super) fn ask(&mut self, request: &str, args: &Args) -> Result<Vec<u8>, Failure> {
-        if args.protocol == Protocol::Echo && request.as_bytes().contains(&args.delimiter) {
-            let why = format!("{request:?} has the delimiter in it, and would be several messages");
-            return Err(Failure::Cannot(why));
+    pub(super) fn ask(&mut self, request: &[u8], args: &Args) -> Result<Vec<u8>, Failure> {
+        let delimiter = args.delimiter.unwrap_or(DELIMITER);
+        if args.protocol == Protocol::Echo && request.contains(&delimiter) {
+            return Err(Failure::Cannot(format!(
+                "\"{}\" has the delimiter in it, and would be several messages: see --delimiter",
+                request.escape_ascii()
+            )));
         }
         // Under JSON framing a request needs no end, but a server that wants one is content too.
         let end: &[u8] = if args.protocol == Protocol::Sum { b"\n" } else { b"" };
         if let Some(peer) = self.reactor.source_mut(self.token) {
             peer.session_mut().push(|_, bytes| {
-                bytes.extend(request.as_bytes());
+                bytes.extend(request);
                 bytes.extend(end);
             });
             self.reactor.again(self.token);

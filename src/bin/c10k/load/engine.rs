@@ -142,6 +142,23 @@ impl<'a> Load<'a> {
             }
         }
     }
+
+    /// Makes ready for another exchange. If it has lost connections, it makes all of them again:
+    /// exchanges on different numbers of them do not compare.
+    pub(super) fn renew(&mut self) -> Result<(), Failure> {
+        self.close_unanswered();
+        let is_peer = |token: &Token| peer(&self.reactor, *token).is_some();
+        let left: Vec<_> = self.reactor.tokens().filter(is_peer).collect();
+        if left.len() < self.engine.peers.len() {
+            // Their descriptors may be needed for the new ones.
+            for token in left {
+                self.reactor.close(token);
+            }
+            let (plan, share) = (self.engine.plan, self.engine.share.clone());
+            *self = Load::connect(plan, share, &mut |_| Ok(()))?;
+        }
+        Ok(())
+    }
 }
 
 impl<'a> Engine<'a> {

@@ -32,7 +32,7 @@ use std::time::Duration;
 use c10k::Addr;
 
 use self::engine::Load;
-use self::limits::Limits;
+use self::limits::{Limits, WORKERS_MAX};
 use self::measured::Measured;
 use self::output::Output;
 use self::payload::{Dialect, Payload};
@@ -106,20 +106,22 @@ pub(crate) struct Args {
     #[arg(long, value_name = "R", conflicts_with = "requests_each")]
     rate: Option<Rate>,
     /// Find the highest rate at which this holds, such as p99<5ms: twice as much each time, then
-    /// in halves to within 5%, each for --duration, with nothing lost and nothing left waiting
+    /// in halves to within 5%, each for --duration, with nothing lost and nothing left waiting. A
+    /// rate fails when it has failed twice in a row, and what is found has held twice
     #[arg(long, value_name = "CONDITION", conflicts_with_all = ["rate", "requests", "requests_each", "think_time", "fail_if", "hdr", "series"])]
     find_rate: Option<Condition>,
-    /// How the requests of --rate follow each other
-    #[arg(long, value_enum, default_value_t = arrivals::Kind::Constant)]
-    arrivals: arrivals::Kind,
+    /// How the requests of --rate follow each other [default: constant]
+    #[arg(long, value_enum)]
+    arrivals: Option<arrivals::Kind>,
     /// Where the randomness of --arrivals poisson begins [default: anywhere]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// The size of a message in bytes, without its delimiter (echo): 64, or a range: 64..1KiB
-    #[arg(long, value_name = "SIZE", default_value = "64", value_parser = units::sizes)]
-    size: RangeInclusive<u32>,
+    /// [default: 64]
+    #[arg(long, value_name = "SIZE", value_parser = units::sizes)]
+    size: Option<RangeInclusive<u32>>,
     /// The message (echo, raw), with the numbers of connection and request for {conn} and {seq},
-    /// and \n, \t, \r, \0 for bytes
+    /// \n, \t, \r, \0 for bytes, and \{ for a brace
     #[arg(long, value_name = "TEMPLATE", conflicts_with = "size")]
     message: Option<Template>,
     /// Only count the replies, whatever they say
@@ -134,9 +136,9 @@ pub(crate) struct Args {
     /// Take so long until the rate is reached, or all active connections send
     #[arg(long, value_name = "DUR", default_value = "0s", value_parser = units::duration, conflicts_with = "requests_each")]
     ramp: Duration,
-    /// How long to measure
-    #[arg(long, value_name = "DUR", default_value = "10s", value_parser = units::some_time)]
-    duration: Duration,
+    /// How long to measure [default: 10s, or as long as the steps of --rate]
+    #[arg(long, value_name = "DUR", value_parser = units::some_time)]
+    duration: Option<Duration>,
     /// Stop after this many measured replies, if that comes first
     #[arg(long, value_name = "N", value_parser = units::some)]
     requests: Option<u64>,
@@ -144,18 +146,18 @@ pub(crate) struct Args {
     /// answered; --duration is then how long that may take
     #[arg(long, value_name = "K", value_parser = units::some, conflicts_with = "requests")]
     requests_each: Option<u64>,
-    /// How long to load before measuring
-    #[arg(long, value_name = "DUR", default_value = "500ms", value_parser = units::duration)]
-    warmup: Duration,
+    /// How long to load before measuring [default: 500ms]
+    #[arg(long, value_name = "DUR", value_parser = units::duration)]
+    warmup: Option<Duration>,
     /// What the server speaks
     #[arg(long, value_enum, default_value_t = Dialect::Echo)]
     protocol: Dialect,
-    /// The byte that ends a message: x, '\n', '\t', '\0' or 0x1e
-    #[arg(long, value_name = "BYTE", default_value = "\\n", value_parser = units::byte)]
-    delimiter: u8,
+    /// The byte that ends a message: x, '\n', '\t', '\0' or 0x1e [default: \n]
+    #[arg(long, value_name = "BYTE", value_parser = units::byte, conflicts_with = "udp")]
+    delimiter: Option<u8>,
     /// What the server puts before each reply of echo
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    prefix: String,
+    #[arg(long, value_name = "TEXT")]
+    prefix: Option<String>,
     /// How long to wait for a connection, and at the end for the last replies; how long until a
     /// datagram is lost [default: 10s; with --udp 1s]
     #[arg(long, value_name = "DUR", value_parser = units::duration)]
@@ -184,12 +186,11 @@ pub(crate) struct Args {
     output: output::Args,
 }
 
-/// More than that is a mistake: it is for one in each CPU, or one for as many descriptors as a
-/// process may have.
-const WORKERS_MAX: u64 = 1_000;
-
 /// How long to wait where nothing is said: for a connection or for the end, and for a datagram.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to load and then to measure where nothing is said.
+const WARMUP: Duration = Duration::from_millis(500);
+const DURATION: Duration = Duration::from_secs(10);
 const UDP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Requests of a connection are counted in 32 bits, with its probe.
@@ -198,15 +199,8 @@ const REQUESTS_EACH_MAX: u64 = u32::MAX as u64 - 1;
 impl Args {
     fn plan(&self) -> Result<Plan, Failure> {
         let cannot = |why: &str| Err(Failure::Cannot(why.to_owned()));
-        if self.workers > Some(WORKERS_MAX) {
-            return cannot(&format!("--workers is {WORKERS_MAX} at most"));
-        }
-        let poisson = self.arrivals == arrivals::Kind::Poisson;
-        if poisson && self.rate.is_none() && self.find_rate.is_none() {
-            return cannot("--arrivals is for --rate or --find-rate");
-        }
-        if self.seed.is_some() && !poisson {
-            return cannot("--seed is for --arrivals poisson");
+        if let Some(why) = self.contradiction() {
+            return Err(Failure::Cannot(why));
         }
         if self.server_pid.is_some_and(|pid| proc::cpu_time(pid).is_none()) {
             return cannot("--server-pid: there is no such process on this machine");
@@ -223,9 +217,10 @@ impl Args {
         let Ok(churn) = self.churn.map(u32::try_from).transpose() else {
             return cannot("--churn is 4,294,967,295 at most");
         };
-        let mut schedule = self.rate.as_ref().map(|rate| rate.schedule(self.duration));
+        let duration = self.duration.unwrap_or(DURATION);
+        let mut schedule = self.rate.as_ref().map(|rate| rate.schedule(duration));
         if self.find_rate.is_some() {
-            schedule = Some(Schedule::steady(search::FIRST_RATE, self.duration));
+            schedule = Some(Schedule::steady(search::FIRST_RATE, duration));
         }
         let timeout = self.timeout.unwrap_or(match self.udp {
             true => UDP_TIMEOUT,
@@ -245,19 +240,19 @@ impl Args {
                 true => self.pipeline,
                 false => self.pipeline.or(Some(1)),
             },
-            arrivals: self.arrivals,
+            arrivals: self.arrivals.unwrap_or(arrivals::Kind::Constant),
             seed: self.seed.unwrap_or_else(|| fastrand::u32(..).into()),
             requests: self.requests,
             requests_each,
             churn,
             think_time: self.think_time,
             ramp: self.ramp,
-            warmup: self.warmup,
-            duration: schedule.as_ref().map_or(self.duration, Schedule::duration),
+            warmup: self.warmup.unwrap_or(WARMUP),
+            duration: schedule.as_ref().map_or(duration, Schedule::duration),
             schedule,
             timeout,
             dialect: self.protocol,
-            delimiter: self.delimiter,
+            delimiter: self.delimiter(),
             payload: self.payload()?,
             server_pid: self.server_pid,
         };
@@ -267,6 +262,61 @@ impl Args {
 }
 
 impl Args {
+    /// Options that contradict each other, or one that would change nothing. Those that can never
+    /// stand together clap refuses.
+    fn contradiction(&self) -> Option<String> {
+        let is = |protocol| self.protocol == protocol;
+        let (connections, active) = (self.connections, self.active.unwrap_or(0));
+        let workers = self.workers.unwrap_or(0);
+        let open = self.rate.is_some() || self.find_rate.is_some();
+        let steps = self.rate.as_ref().is_some_and(Rate::has_durations);
+        let poisson = self.arrivals == Some(arrivals::Kind::Poisson);
+        let downward = |condition: &Condition| !condition.is_upper_bound_on_time();
+        let wrong = self.find_rate.as_ref().filter(|condition| downward(condition));
+        let find = wrong.map_or(String::new(), |condition| {
+            format!(
+                "--find-rate {condition}: the highest rate is searched for at which a time is \
+                 below a bound, such as p99<5ms"
+            )
+        });
+        let refused = [
+            (active > connections, format!("--active {active} of --connections {connections}")),
+            (workers > WORKERS_MAX, format!("--workers is {WORKERS_MAX} at most")),
+            (
+                workers > connections,
+                format!("--workers {workers} for --connections {connections}: each needs one"),
+            ),
+            (
+                steps && self.duration.is_some(),
+                "--duration with a --rate whose steps have durations of their own".to_owned(),
+            ),
+            (
+                self.arrivals.is_some() && !open,
+                "--arrivals is for --rate or --find-rate".to_owned(),
+            ),
+            (
+                self.requests_each.is_some() && self.warmup.is_some_and(|time| !time.is_zero()),
+                "--warmup with --requests-each, whose first request counts".to_owned(),
+            ),
+            (self.seed.is_some() && !poisson, "--seed is for --arrivals poisson".to_owned()),
+            (self.size.is_some() && !is(Dialect::Echo), "--size is for --protocol echo".to_owned()),
+            (
+                self.prefix.is_some() && !is(Dialect::Echo),
+                "--prefix is for --protocol echo".to_owned(),
+            ),
+            (
+                self.delimiter.is_some() && is(Dialect::Sum),
+                "--delimiter is for --protocol echo or raw: sums are JSON".to_owned(),
+            ),
+            (wrong.is_some(), find),
+        ];
+        refused.into_iter().find_map(|(refused, why)| refused.then_some(why))
+    }
+
+    fn delimiter(&self) -> u8 {
+        self.delimiter.unwrap_or(b'\n')
+    }
+
     fn targets(&self, timeout: Duration) -> Result<Vec<Addr>, Failure> {
         let targets = plan::targets(&self.addrs, timeout)?;
         if !self.udp {
@@ -277,14 +327,17 @@ impl Args {
 
     fn payload(&self) -> Result<Payload, Failure> {
         let cannot = |why: &str| Err(Failure::Cannot(why.to_owned()));
+        let (delimiter, prefix) = (self.delimiter(), self.prefix.as_deref().unwrap_or_default());
         let payload = match (self.protocol, self.message.clone()) {
-            (Dialect::Echo, None) => Payload::echo(self.size.clone(), self.delimiter, &self.prefix),
-            (Dialect::Echo, Some(message)) if message.contains(self.delimiter) => {
+            (Dialect::Echo, None) => {
+                Payload::echo(self.size.clone().unwrap_or(64..=64), delimiter, prefix)
+            }
+            (Dialect::Echo, Some(message)) if message.contains(delimiter) && !self.udp => {
                 return cannot(
                     "--message has the delimiter in it, and is ended by it: see --delimiter",
                 );
             }
-            (Dialect::Echo, Some(message)) => Payload::echoed(message, &self.prefix),
+            (Dialect::Echo, Some(message)) => Payload::echoed(message, prefix),
             (Dialect::Sum, None) => Payload::sum(),
             (Dialect::Sum, Some(_)) => return cannot("--message is for --protocol echo or raw"),
             (Dialect::Raw, Some(message)) => Payload::raw(message),

@@ -433,12 +433,34 @@ impl fmt::Display for Report {
     }
 }
 
-/// A time in microseconds, for people.
+/// A time in microseconds, for people: rounded first, so that 999.7 is 1.0 ms and not 1000 us.
 pub(crate) fn micros(us: f64) -> String {
-    let duration = Duration::from_nanos((us * 1e3) as u64);
-    match duration.as_micros() {
-        0..1_000 => format!("{us:.0} us"),
-        1_000..1_000_000 => format!("{:.1} ms", us / 1e3),
-        _ => format!("{:.2} s", us / 1e6),
+    let (tenths_of_ms, hundredths_of_s) = ((us / 1e2).round(), (us / 1e4).round());
+    match us.round() {
+        0.0..1e3 => format!("{us:.0} us"),
+        _ if tenths_of_ms < 1e4 => format!("{:.1} ms", tenths_of_ms / 10.0),
+        _ => format!("{:.2} s", hundredths_of_s / 100.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_rounded_before_their_unit_is_chosen() {
+        for (us, text) in [
+            (0.0, "0 us"),
+            (999.4, "999 us"),
+            (999.7, "1.0 ms"),
+            (1_000.0, "1.0 ms"),
+            (12_340.0, "12.3 ms"),
+            (999_940.0, "999.9 ms"),
+            (999_960.0, "1.00 s"),
+            (1_234_000.0, "1.23 s"),
+            (5e9, "5000.00 s"),
+        ] {
+            assert_eq!(micros(us), text, "{us}");
+        }
     }
 }

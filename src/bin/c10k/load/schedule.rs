@@ -85,6 +85,11 @@ impl Schedule {
 pub(crate) struct Rate(Vec<(f64, f64, Option<Duration>)>);
 
 impl Rate {
+    /// Whether it says for how long it is to last.
+    pub(crate) fn has_durations(&self) -> bool {
+        self.0.iter().any(|(.., own)| own.is_some())
+    }
+
     /// What does not say for how long it is to last lasts for `duration`.
     pub(crate) fn schedule(&self, duration: Duration) -> Schedule {
         let step = |&(from, to, own): &(f64, f64, Option<Duration>)| Step {
@@ -122,7 +127,9 @@ impl FromStr for Rate {
                 _ => Ok((from as f64, to as f64, duration)),
             }
         };
-        parts.iter().map(part).collect::<Result<_, _>>().map(Rate)
+        let parts = parts.iter().map(part).collect::<Result<Vec<_>, _>>()?;
+        units::check_sum(parts.iter().filter_map(|(_, _, duration)| *duration))?;
+        Ok(Rate(parts))
     }
 }
 
@@ -143,7 +150,20 @@ mod tests {
         assert_eq!(schedule("1,000").0, [step(1000.0, 1000.0, 10)]);
         assert_eq!(schedule("1k:2s,5k:3s").0, [step(1e3, 1e3, 2), step(5e3, 5e3, 3)]);
         assert_eq!(schedule("0..10k:30s").0, [step(0.0, 1e4, 30)]);
-        for bad in ["", "x", "0", "0..0:1s", "1k,2k", "1k:1s,2k", "1k:0s", "1..:1s", "-1", "1k:"] {
+        for bad in [
+            "",
+            "x",
+            "0",
+            "0..0:1s",
+            "1k,2k",
+            "1k:1s,2k",
+            "1k:0s",
+            "1..:1s",
+            "-1",
+            "1k:",
+            "1:300000000000y",
+            "1:20d,2:20d",
+        ] {
             assert!(bad.parse::<Rate>().is_err(), "{bad}");
         }
     }

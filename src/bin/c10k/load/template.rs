@@ -1,5 +1,6 @@
 //! A message with places in it for the numbers of connection and request.
 
+use std::mem;
 use std::str::FromStr;
 
 /// What `--message` is given: text with `{conn}` and `{seq}` in it, and escapes.
@@ -39,18 +40,26 @@ impl FromStr for Template {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Template, String> {
-        let mut pieces = Vec::new();
+        let (mut pieces, mut bytes) = (Vec::new(), Vec::new());
         let mut rest = text;
-        while !rest.is_empty() {
-            let next = [("{conn}", Piece::Connection), ("{seq}", Piece::Number)]
-                .into_iter()
-                .filter_map(|(name, piece)| Some((rest.find(name)?, name, piece)))
-                .min_by_key(|&(at, ..)| at);
-            let (at, name, piece) = next.unwrap_or((rest.len(), "", Piece::Text(Vec::new())));
-            pieces.push(Piece::Text(unescape(&rest[..at])?));
-            pieces.push(piece);
-            rest = &rest[at + name.len()..];
+        while let Some(letter) = rest.chars().next() {
+            let len = match letter {
+                '\\' => {
+                    bytes.push(escaped(rest.as_bytes().get(1))?);
+                    2
+                }
+                '{' if let Some(name) = placeholder(rest) => {
+                    pieces.extend([Piece::Text(mem::take(&mut bytes)), Piece::named(name)?]);
+                    name.len() + 2
+                }
+                _ => {
+                    bytes.extend(&rest.as_bytes()[..letter.len_utf8()]);
+                    letter.len_utf8()
+                }
+            };
+            rest = &rest[len..];
         }
+        pieces.push(Piece::Text(bytes));
         pieces.retain(|piece| *piece != Piece::Text(Vec::new()));
         match pieces.is_empty() {
             true => Err("there is nothing in it".to_owned()),
@@ -59,23 +68,36 @@ impl FromStr for Template {
     }
 }
 
-fn unescape(text: &str) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'\\' => match rest.next() {
-                Some(b'n') => b'\n',
-                Some(b't') => b'\t',
-                Some(b'r') => b'\r',
-                Some(b'0') => b'\0',
-                Some(b'\\') => b'\\',
-                _ => return Err(r"after a \ comes one of n t r 0 \".to_owned()),
-            },
-            byte => byte,
-        });
+impl Piece {
+    fn named(name: &str) -> Result<Piece, String> {
+        match name {
+            "conn" => Ok(Piece::Connection),
+            "seq" => Ok(Piece::Number),
+            _ => Err(format!(
+                "there is no {{{name}}}, only {{conn}} and {{seq}}; \\{{ is a brace itself"
+            )),
+        }
     }
-    Ok(bytes)
+}
+
+/// The name in braces with which this text begins. Other braces, such as those of JSON, are text.
+fn placeholder(text: &str) -> Option<&str> {
+    let (name, _) = text.strip_prefix('{')?.split_once('}')?;
+    let mut letters = name.chars();
+    let named = letters.next()?.is_ascii_alphabetic()
+        && letters.all(|letter| letter.is_ascii_alphanumeric() || "_-.:".contains(letter));
+    named.then_some(name)
+}
+
+fn escaped(byte: Option<&u8>) -> Result<u8, String> {
+    match byte {
+        Some(b'n') => Ok(b'\n'),
+        Some(b't') => Ok(b'\t'),
+        Some(b'r') => Ok(b'\r'),
+        Some(b'0') => Ok(b'\0'),
+        Some(&byte @ (b'\\' | b'{')) => Ok(byte),
+        _ => Err(r"after a \ comes one of n t r 0 \ {".to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -87,14 +109,25 @@ mod tests {
         for (text, want) in [
             ("PING\\r\\n", "PING\r\n"),
             ("{conn}-{seq}", "7-42"),
-            ("{seq}{seq}, {connection}", "4242, {connection}"),
+            ("{seq}{seq}, \\{connection}", "4242, {connection}"),
+            ("\\{conn}{{conn}}", "{conn}{7}"),
+            ("{ conn } {} {1} {\u{e4}} {", "{ conn } {} {1} {\u{e4}} {"),
+            ("{\"A\":{\"B\":{seq}}}", "{\"A\":{\"B\":42}}"),
             ("{\"A\":{conn}}\\\\n\\t\\0", "{\"A\":7}\\n\t\0"),
         ] {
             let template: Template = text.parse().unwrap();
             assert_eq!(template.message(7, 42), want.as_bytes(), "{text}");
         }
-        for bad in ["", "\\", "\\x", "a\\"] {
+        for bad in ["", "\\", "\\x", "a\\", "\\\u{e4}"] {
             assert!(bad.parse::<Template>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_place_for_what_is_not_known_is_refused() {
+        for bad in ["k{foo}", "{Conn}", "{connection}", "{rand:1..9}", "{\"A\":{sequence}}"] {
+            let why = bad.parse::<Template>().unwrap_err();
+            assert!(why.contains("only {conn} and {seq}"), "{bad}: {why}");
         }
     }
 

@@ -102,6 +102,12 @@ impl Condition {
         }
     }
 
+    /// Whether it is an upper bound on a time: what a higher rate makes fail sooner or later, and a
+    /// lower one does not.
+    pub(crate) fn is_upper_bound_on_time(&self) -> bool {
+        self.figure.is_time() && matches!(self.compare, Compare::Less | Compare::LessOrEqual)
+    }
+
     /// What was found, beside the condition.
     pub(crate) fn found(&self, report: &Report) -> String {
         let found = self.figure.of(report);

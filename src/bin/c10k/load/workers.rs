@@ -210,7 +210,7 @@ fn exchanges(
         if from_parent.read_line(&mut line)? == 0 {
             return Ok(());
         }
-        load.close_unanswered();
+        load.renew()?;
     }
 }
 

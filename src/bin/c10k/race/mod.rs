@@ -19,6 +19,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use self::result::{Limit, Machine, Method, Race};
 use self::runner::{Model, Outcome, Setup, Trial};
+use crate::files::Files;
 use crate::stdio::stdout;
 use crate::units::{self, grouped};
 use crate::{Failure, interrupt};
@@ -109,8 +110,16 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     // Before the work: what cannot be read or written would make it vain.
     let baseline = args.baseline.as_deref().map(report::read).transpose()?;
     let earlier = args.from.as_deref().map(report::read).transpose()?;
+    let mut files = Files::default();
+    for path in args.baseline.iter().chain(&args.from) {
+        files.add(path);
+    }
     for path in args.report.iter().chain(&args.svg) {
         report::check(path)?;
+        if files.add(path).is_some() {
+            let why = "it would overwrite what is read, or written, by another option";
+            return Err(Failure::Cannot(format!("{}: {why}", path.display())));
+        }
     }
     interrupt::watch()?;
     let race = match earlier {

@@ -11,6 +11,7 @@ use super::peer::{INTEREST, Peer};
 use super::sources::{Source, peer, peer_mut};
 use crate::Failure;
 use crate::load::checker::Checker;
+use crate::load::limits;
 
 impl Engine<'_> {
     pub(super) fn total(&self) -> u64 {
@@ -64,8 +65,9 @@ impl Engine<'_> {
         });
         match begun {
             Ok(token) => Ok(Some(token)),
-            Err(c10k::Error::Connect { source, .. }) => {
-                self.run.failures.borrow_mut().unconnected(&source);
+            Err(c10k::Error::Connect { source: error, .. }) => {
+                let error = limits::cause(error, target, source);
+                self.run.failures.borrow_mut().unconnected(&error);
                 Ok(None)
             }
             Err(error) => Err(error.into()),

@@ -169,7 +169,8 @@ pub(super) fn memory(area: &Area<'_>, picture: &Picture<'_>) -> Drawn {
 
 /// `4.9 kB`.
 pub(super) fn kilobytes(bytes: f64) -> String {
-    match bytes.abs() < 1e5 {
+    // Rounded first: 99,960 are 100 kB and not 100.0.
+    match (bytes.abs() / 1e2).round() < 1e3 {
         true => format!("{:.1} kB", bytes / 1e3),
         false => format!("{:.0} kB", bytes / 1e3),
     }
