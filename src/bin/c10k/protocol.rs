@@ -1,14 +1,15 @@
 //! What the command line can choose to speak.
 //!
-//! The library is generic over framing and service. The service, which may have fields in each
-//! connection, is compiled in, a server for each; the framing is chosen by a branch that always
-//! goes the same way, which costs next to nothing and saves compiling three times as many.
+//! The library is generic over framing and service. The program chooses both by branches that always
+//! go the same way: a server compiled for each framing, service and model took most of its build.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::OnceLock;
 
 use c10k::Addr;
 use c10k::framing::{Chunk, Delimiter, Framing, JsonState, JsonValue, Scan};
+use c10k::service::{self, Echo, Outcome, Refusal, Reply, Service, Sum};
 use clap::ValueEnum;
 
 use crate::Failure;
@@ -128,6 +129,83 @@ impl Framing for AnyFraming {
             FramingKind::Delimiter => self.delimited().end_reply(reply),
             FramingKind::Json => self.json().end_reply(reply),
             FramingKind::Chunk => self.chunk().end_reply(reply),
+        }
+    }
+}
+
+/// One of the services, in one byte, for which a connection has room beside the framing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum AnyService {
+    Echo,
+    /// With [`PREFIX`].
+    PrefixEcho,
+    Sum,
+    Ok,
+}
+
+/// What this process puts before every reply of echo.
+static PREFIX: OnceLock<Box<[u8]>> = OnceLock::new();
+
+/// [`c10k::service::PrefixEcho`] with a prefix that takes no room in a connection.
+struct PrefixEcho;
+
+impl AnyService {
+    /// A prefix is for echo, and ignored by the others. The first one given is kept.
+    pub(crate) fn new(protocol: Protocol, prefix: Option<OsString>) -> AnyService {
+        match (protocol, prefix) {
+            (Protocol::Echo, None) => AnyService::Echo,
+            (Protocol::Echo, Some(prefix)) => {
+                PREFIX.get_or_init(|| prefix.into_vec().into());
+                AnyService::PrefixEcho
+            }
+            (Protocol::Sum, _) => AnyService::Sum,
+            (Protocol::Ok, _) => AnyService::Ok,
+        }
+    }
+}
+
+impl Service for PrefixEcho {
+    fn call(&mut self, request: &[u8], reply: &mut Reply<'_>) -> Outcome {
+        reply.extend(prefix());
+        reply.extend(request);
+        Outcome::Reply
+    }
+
+    /// Each would be longer than the one before.
+    fn is_reply(&self, datagram: &[u8]) -> bool {
+        !prefix().is_empty() && datagram.starts_with(prefix())
+    }
+}
+
+fn prefix() -> &'static [u8] {
+    PREFIX.get().map_or(&[], |prefix| prefix)
+}
+
+impl Service for AnyService {
+    fn call(&mut self, request: &[u8], reply: &mut Reply<'_>) -> Outcome {
+        match self {
+            AnyService::Echo => Echo.call(request, reply),
+            AnyService::PrefixEcho => PrefixEcho.call(request, reply),
+            AnyService::Sum => Sum.call(request, reply),
+            AnyService::Ok => service::Ok.call(request, reply),
+        }
+    }
+
+    fn refuse(&mut self, why: Refusal, reply: &mut Reply<'_>) {
+        match self {
+            AnyService::Echo => Echo.refuse(why, reply),
+            AnyService::PrefixEcho => PrefixEcho.refuse(why, reply),
+            AnyService::Sum => Sum.refuse(why, reply),
+            AnyService::Ok => service::Ok.refuse(why, reply),
+        }
+    }
+
+    fn is_reply(&self, datagram: &[u8]) -> bool {
+        match self {
+            AnyService::Echo => Echo.is_reply(datagram),
+            AnyService::PrefixEcho => PrefixEcho.is_reply(datagram),
+            AnyService::Sum => Sum.is_reply(datagram),
+            AnyService::Ok => service::Ok.is_reply(datagram),
         }
     }
 }

@@ -2,17 +2,16 @@
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 use c10k::Server;
 use c10k::framing::Framing;
 use c10k::server::{Model, Trigger};
-use c10k::service::{self, Echo, PrefixEcho, Service, Sum};
+use c10k::service::{Echo, Service};
 use clap::ValueEnum;
 
 use crate::Failure;
-use crate::protocol::{AnyFraming, FramingKind, Protocol};
+use crate::protocol::{AnyFraming, AnyService, FramingKind, Protocol};
 use crate::stdio::stdout;
 use crate::units;
 
@@ -171,18 +170,12 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let kind = args.framing.unwrap_or(args.protocol.usual_framing());
     args.check(kind)?;
     let framing = AnyFraming::new(kind, args.delimiter.unwrap_or(b'\n'), args.max_frame);
-    match (args.protocol, args.prefix.clone()) {
+    match AnyService::new(args.protocol, args.prefix.clone()) {
         // Compiled for itself, since it is what servers are compared by.
-        (Protocol::Echo, None) if kind == FramingKind::Delimiter => {
+        AnyService::Echo if kind == FramingKind::Delimiter => {
             serve(&args, framing.delimited(), || Echo)
         }
-        (Protocol::Echo, None) => serve(&args, framing, || Echo),
-        (Protocol::Echo, Some(prefix)) => {
-            let echo = PrefixEcho::new(prefix.into_vec());
-            serve(&args, framing, move || echo.clone())
-        }
-        (Protocol::Sum, _) => serve(&args, framing, || Sum),
-        (Protocol::Ok, _) => serve(&args, framing, || service::Ok),
+        service => serve(&args, framing, move || service),
     }
 }
 
