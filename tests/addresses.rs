@@ -17,7 +17,9 @@ use c10k::Addr;
 use c10k::sys::ListenOptions;
 
 use common::client::{connect_unix, try_connect};
-use common::{EPOLL, EVERY_MODEL, Server, ask, each_model, each_of, scratch_path, wait_until};
+use common::{
+    EPOLL, EVERY_MODEL, Need, Server, ask, each_model, each_of, has, scratch_path, wait_until,
+};
 
 #[test]
 fn several_listeners_serve_alike() {
@@ -43,8 +45,7 @@ fn several_listeners_serve_alike() {
 
 #[test]
 fn ipv6() {
-    if TcpListener::bind("[::1]:0").is_err() {
-        eprintln!("skipped: there is no IPv6 here");
+    if !has(Need::Ipv6) {
         return;
     }
     each_of(EVERY_MODEL, |model| {
