@@ -5,11 +5,10 @@
 mod common;
 
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use common::client::{connect_unix, try_connect};
-use common::{EVERY_MODEL, Server, ask, each_model, each_of, scratch_path, wait_until};
+use common::{EVERY_MODEL, Need, Server, ask, each_model, each_of, has, scratch_path, wait_until};
 
 #[test]
 fn several_listeners_serve_alike() {
@@ -35,8 +34,7 @@ fn several_listeners_serve_alike() {
 
 #[test]
 fn ipv6() {
-    if TcpListener::bind("[::1]:0").is_err() {
-        eprintln!("skipped: there is no IPv6 here");
+    if !has(Need::Ipv6) {
         return;
     }
     each_of(EVERY_MODEL, |model| {

@@ -9,6 +9,7 @@ use std::net::TcpListener;
 
 use common::load::{Waiting, good, load, report};
 use common::server::c10k;
+use common::start::limit_descriptors;
 use common::{EPOLL, Server, each_model};
 
 #[test]
@@ -94,25 +95,23 @@ fn paced_connections_are_all_made() {
 fn what_it_lacks_is_told_before_it_starts() {
     let server = Server::start(&EPOLL, &[]);
     let addr = server.addr().to_string();
-    let told = |fds: &str, args: &[&str]| {
+    let told = |fds, args: &[&str]| {
         // A limit of its own, which it cannot raise.
-        let mut shell = std::process::Command::new("sh");
-        shell.args(["-c", &format!("ulimit -n {fds}; exec \"$@\""), "sh"]);
-        shell.args([env!("CARGO_BIN_EXE_c10k"), "load", &addr]).args(args);
-        let output = shell.output().unwrap();
+        let mut command = c10k(&["load", &addr]);
+        let output = limit_descriptors(command.args(args), fds).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{stderr}");
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
         stderr
     };
     assert_eq!(
-        told("200", &["--connections", "1,000"]),
+        told(200, &["--connections", "1,000"]),
         "c10k: needs 1,000 connections x 1 descriptor, and a process may have 200: \
          6 workers of 180 (--workers 6)\n"
     );
-    assert!(told("200", &["--connections", "1k", "--workers", "5"]).contains("(--workers 6)"));
+    assert!(told(200, &["--connections", "1k", "--workers", "5"]).contains("(--workers 6)"));
     // One address has no more than 64 k ports.
-    let many = told("1000", &["--connections", "200k", "--workers", "300"]);
+    let many = told(1000, &["--connections", "200k", "--workers", "300"]);
     assert!(many.contains("there is 1: add --source 127.1.0.0/24"), "{many}");
     assert_eq!(server.stop().summary().connections, 0);
 }

@@ -65,13 +65,39 @@ pub(crate) fn check_single_threaded() -> io::Result<()> {
 /// descriptors that are closed here must not be used again.
 pub(crate) fn close_all_but(keep: &OwnedFd) {
     let keep = keep.as_raw_fd() as u32;
-    let first = libc::STDERR_FILENO as u32 + 1;
-    for (from, to) in [(first, keep.saturating_sub(1)), (first.max(keep + 1), u32::MAX)] {
+    for (from, to) in [(FIRST, keep.saturating_sub(1)), (FIRST.max(keep + 1), u32::MAX)] {
         if from <= to {
-            // SAFETY: close_range(2) takes three integers. By the contract above nobody uses the
-            // descriptors again.
-            unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
+            close_range(from, to);
         }
+    }
+}
+
+/// At the start of a program: closes every descriptor but the standard three, all of which it can
+/// only have inherited. The numbers of those that it opens do not depend on its parent then.
+///
+/// Call it before anything is opened: whatever owns a descriptor that is closed here must not be
+/// used again, or it uses another one of the same number.
+pub fn close_inherited() {
+    close_range(FIRST, u32::MAX);
+}
+
+/// The first descriptor behind the standard three.
+const FIRST: u32 = libc::STDERR_FILENO as u32 + 1;
+
+/// Closes the descriptors from one number to another, both included (`close_range(2)`, which Linux
+/// has since 5.9; where it is missing or refused, one by one, as `/proc/self/fd` lists them).
+fn close_range(from: u32, to: u32) {
+    // SAFETY: close_range(2) takes three integers. By the contracts above nobody uses the
+    // descriptors again.
+    if unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) } == 0 {
+        return;
+    }
+    let listed = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let numbers: Vec<u32> =
+        listed.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for number in numbers.into_iter().filter(|number| (from..=to).contains(number)) {
+        // SAFETY: as above. The folder's own descriptor is closed by now, and its number free.
+        unsafe { libc::close(number as RawFd) };
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) use fork::{
     check_single_threaded, close_all_but, default_action, ignore, shut_down_on_sigterm,
     was_shut_down,
 };
-pub use fork::{end_with_parent, fork, restore_signal};
+pub use fork::{close_inherited, end_with_parent, fork, restore_signal};
 pub use network::{drop_incoming, own_network, reject_route, set_link_up};
 pub use process::{die_with_parent, pin_to_cpu, raise_fd_limit, task_limit};
 pub use shared::{Shareable, SharedMemory};
