@@ -14,7 +14,8 @@ pub enum Error {
     Resolve {
         /// The text as it was given.
         address: String,
-        /// What the resolver said.
+        /// What to write instead ([`InvalidInput`](io::ErrorKind::InvalidInput)), or what the
+        /// resolver said.
         source: io::Error,
     },
     /// `socket(2)`, `bind(2)` or `listen(2)` failed.
@@ -60,6 +61,9 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Error::Resolve { address, source } if source.kind() == io::ErrorKind::InvalidInput => {
+                write!(f, "'{address}' is not an address: {source}")
+            }
             Error::Resolve { address, source } => {
                 write!(f, "cannot resolve '{address}': {source}")
             }

@@ -77,10 +77,15 @@ impl SendBuffer {
     ) -> Outcome {
         let mut reply = Reply::new(&mut self.bytes);
         let outcome = write(&mut reply);
-        if outcome == Outcome::Silence {
-            reply.clear();
-        } else if let Some(bytes) = reply.into_terminated() {
-            framing.end_reply(bytes);
+        match outcome {
+            Outcome::Silence => reply.clear(),
+            // A last word that is none is not ended: a bare delimiter would be an empty reply.
+            Outcome::Close if reply.is_empty() => {}
+            Outcome::Reply | Outcome::Reject | Outcome::Close => {
+                if let Some(bytes) = reply.into_terminated() {
+                    framing.end_reply(bytes);
+                }
+            }
         }
         self.whole = self.bytes.len();
         outcome

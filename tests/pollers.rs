@@ -5,8 +5,9 @@
 mod machine;
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 use std::time::Duration;
 
 use c10k::poller::{Epoll, Event, Interest, Poll, Poller, Readiness, Select, Token};
@@ -32,6 +33,7 @@ for_each_poller!(
     a_hang_up_is_told_and_does_not_hide_data,
     time_outs,
     a_descriptor_number_is_used_again,
+    closed_elsewhere,
 );
 
 fn ready<P: Poller>(poller: &mut P) -> Vec<Event> {
@@ -227,6 +229,35 @@ fn a_descriptor_number_is_used_again<P: Poller>() {
         writer.write_all(b"x").unwrap();
         assert_eq!(tokens(&mut poller), [2]);
     }
+}
+
+/// Somebody closed a watched descriptor: epoll forgets it; the others report an error for as long as
+/// it is watched, and go on to report what else is ready.
+fn closed_elsewhere<P: Poller>() {
+    let (reader, mut writer) = pipe();
+    let mut poller = P::new().unwrap();
+    poller.add(&reader, Token(2), Interest::READ).unwrap();
+    // A number of its own, which no other test is given when it is free.
+    static NUMBER: AtomicI32 = AtomicI32::new(700);
+    let closed = high_descriptor(NUMBER.fetch_add(1, Relaxed));
+    poller.add(&closed, Token(1), Interest::READ).unwrap();
+    let number = closed.as_raw_fd();
+    drop(closed);
+    // SAFETY: it is only a number to the poller, and nobody else is given one so high.
+    let closed = unsafe { BorrowedFd::borrow_raw(number) };
+    for _ in 0..3 {
+        let events = ready(&mut poller);
+        if P::FORGETS_CLOSED {
+            assert!(events.is_empty());
+        } else {
+            assert_eq!(events, [Event { token: Token(1), readiness: Readiness::NVAL }]);
+            assert!(events[0].readiness.is_error());
+        }
+    }
+    writer.write_all(b"x").unwrap();
+    assert_eq!(tokens(&mut poller), if P::FORGETS_CLOSED { vec![2] } else { vec![1, 2] });
+    assert_eq!(poller.delete(closed).is_ok(), !P::FORGETS_CLOSED);
+    assert_eq!(tokens(&mut poller), [2]);
 }
 
 #[test]

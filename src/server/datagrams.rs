@@ -216,6 +216,7 @@ fn answer<S: Service>(service: &mut S, request: &[u8], replies: &mut Vec<u8>) ->
     // A panic can leave the service half changed, and the reply half written: both go.
     match catch_unwind(AssertUnwindSafe(|| service.call(request, &mut reply))) {
         Ok(Outcome::Silence) => Served::Silence,
+        Ok(Outcome::Close) if reply.is_empty() => Served::Silence,
         Ok(Outcome::Reply | Outcome::Reject | Outcome::Close) => Served::Reply,
         Err(_) => Served::Panicked,
     }

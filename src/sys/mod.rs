@@ -29,8 +29,8 @@ pub use network::{drop_incoming, own_network, reject_route, set_link_up};
 pub use process::{die_with_parent, pin_to_cpu, raise_fd_limit, task_limit};
 pub use shared::{Shareable, SharedMemory};
 pub use socket::{
-    ConnectOptions, Connecting, ListenOptions, Recv, accept, connect, listen, local_addr,
-    peer_addr, recv, send, set_io_timeout, set_linger, shutdown_both, shutdown_read,
+    ConnectOptions, Connecting, ListenOptions, Recv, accept, connect, connect_again, listen,
+    local_addr, peer_addr, recv, send, set_io_timeout, set_linger, shutdown_both, shutdown_read,
     shutdown_write, take_error, unacknowledged,
 };
 pub use time::{Timer, monotonic_ns};

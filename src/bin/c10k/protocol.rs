@@ -87,6 +87,11 @@ impl Framing for AnyFraming {
     }
 
     #[inline]
+    fn frame_len_max(&self) -> u32 {
+        self.len_max
+    }
+
+    #[inline]
     fn scan(&self, state: &mut JsonState, carried: usize, bytes: &[u8]) -> Scan {
         match self.kind {
             FramingKind::Delimiter => self.delimited().scan(&mut (), carried, bytes),

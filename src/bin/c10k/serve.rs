@@ -25,7 +25,7 @@ use crate::units;
   c10k serve --udp --protocol sum
   c10k serve --delimiter '\\t' --prefix 'server got:'")]
 pub(crate) struct Args {
-    /// Where to listen: HOST:PORT, [IPv6]:PORT or unix:PATH; port 0 for any. May be repeated
+    /// Where to listen: HOST:PORT, [IPv6]:PORT, unix:PATH or unix:@NAME; port 0 for any. May be repeated
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7000")]
     listen: Vec<String>,
     /// How connections are waited for
