@@ -8,6 +8,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
 use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::{self, ForkResult, Pid};
@@ -42,19 +43,33 @@ pub fn fork(child: impl FnOnce() -> i32) -> io::Result<u32> {
 
 /// Whether this process may [`fork`].
 ///
+/// `/proc/self/task` has a link for each thread, and two of its own. To ask for that is one system
+/// call, where reading `/proc/self/status` keeps the kernel busy for much longer. Where there is no
+/// `/proc`, `unshare(CLONE_THREAD)` does nothing in a process with one thread, and is refused in any
+/// other (`unshare(2)`); it comes second, since some containers refuse it to everybody.
+///
 /// # Errors
-/// [`Unsupported`](io::ErrorKind::Unsupported) if it has several threads.
+/// [`Unsupported`](io::ErrorKind::Unsupported) if it has several threads, or if neither says.
 pub(crate) fn check_single_threaded() -> io::Result<()> {
-    // The folder has a link for each thread, and two of its own. To ask for that is one system
-    // call, where reading `/proc/self/status` keeps the kernel busy for much longer.
-    let threads = fs::metadata("/proc/self/task")?.st_nlink().saturating_sub(2);
-    if threads == 1 {
-        return Ok(());
-    }
-    Err(io::Error::new(
-        io::ErrorKind::Unsupported,
-        format!("this process has {threads} threads, and a fork copies only one of them"),
-    ))
+    let refused = |why| Err(io::Error::new(io::ErrorKind::Unsupported, why));
+    let threads = match fs::metadata("/proc/self/task") {
+        Ok(folder) => match folder.st_nlink().saturating_sub(2) {
+            1 => return Ok(()),
+            threads => threads.to_string(),
+        },
+        Err(no_proc) => match unshare(CloneFlags::CLONE_THREAD) {
+            Ok(()) => return Ok(()),
+            Err(Errno::EINVAL) => "several".to_owned(),
+            Err(errno) => {
+                return refused(format!(
+                    "a fork copies only one thread, and whether this process has others cannot be \
+                     told: /proc/self/task: {no_proc}; unshare(CLONE_THREAD): {}",
+                    errno.desc()
+                ));
+            }
+        },
+    };
+    refused(format!("this process has {threads} threads, and a fork copies only one of them"))
 }
 
 /// In a child that serves one connection: closes every descriptor but that one and the standard
