@@ -63,9 +63,10 @@ impl<F: Framing, S: Service, M: Fn() -> S> Processes<F, M> {
     /// What the child does.
     fn serve(&self, parent: u32, fd: &OwnedFd) -> io::Result<()> {
         sys::close_all_but(fd);
-        sys::ignore(Signal::SIGINT);
+        // A terminal sends these to all; the parent passes them on as SIGTERM.
+        [Signal::SIGINT, Signal::SIGHUP].into_iter().for_each(sys::ignore);
         sys::shut_down_on_sigterm(fd.as_fd())?;
-        SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGCHLD]).thread_unblock()?;
+        SigSet::empty().thread_set_mask()?;
         sys::end_with_parent(parent, libc::SIGKILL)?;
         let stopping = sys::was_shut_down;
         let (protocol, counters) = (&self.protocol, &self.shared.counters);

@@ -17,7 +17,7 @@ use crate::server::listener::{Listener, Share};
 use crate::service::Service;
 use crate::session::PENDING_MAX;
 use crate::sys::ListenOptions;
-use crate::{Addr, Error, Session, Signals};
+use crate::{Addr, Error, Session, Signals, signals};
 
 /// What is spoken: how a stream is cut, and who answers.
 pub(crate) struct Protocol<F, M> {
@@ -190,8 +190,8 @@ impl<F, M> Builder<F, M> {
         self
     }
 
-    /// Stops on SIGINT and SIGTERM too, not on the [`Handle`](super::Handle)'s word alone. They
-    /// are blocked from [`build`](Builder::build) on in this thread and those it starts, and
+    /// Stops on SIGINT, SIGTERM and SIGHUP too, not on the [`Handle`](super::Handle)'s word alone.
+    /// They are blocked from [`build`](Builder::build) on in this thread and those it starts, and
     /// received by the loop; see [`Signals`].
     #[must_use]
     pub fn stop_on_signals(mut self, stop: bool) -> Self {
@@ -339,7 +339,7 @@ impl<F, M> Builder<F, M> {
     fn signals(&self) -> Result<Option<Signals>, Error> {
         let mut signals = Vec::new();
         if self.signals {
-            signals.extend([Signal::SIGINT, Signal::SIGTERM]);
+            signals.extend(signals::ending());
         }
         if self.config.workers > 0 || self.config.model == Model::Processes {
             signals.push(Signal::SIGCHLD);
@@ -347,7 +347,7 @@ impl<F, M> Builder<F, M> {
         if signals.is_empty() {
             return Ok(None);
         }
-        Signals::of(&signals).map(Some).map_err(Error::system("receive signals"))
+        Signals::of(signals).map(Some).map_err(Error::system("receive signals"))
     }
 }
 

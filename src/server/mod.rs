@@ -132,8 +132,8 @@ where
     /// Serves until told to stop, and then until what was received is answered. Returns what was
     /// counted.
     ///
-    /// With workers, and with [`Model::Processes`], this process forks, and gives SIGCHLD its default
-    /// action. What is in a child of it is a copy: a [`Handle`] stops nothing from there.
+    /// With workers, and with [`Model::Processes`], this process forks, gives SIGCHLD its default
+    /// action, and waits for every child that it has. What is in a child of it is a copy: a [`Handle`] stops nothing from there.
     ///
     /// # Errors
     /// [`Error::System`] if there is no descriptor for the loop itself, or the process cannot fork

@@ -246,8 +246,8 @@ where
     }
 
     fn serve(&mut self, number: usize, parent: u32) -> Result<(), Error> {
-        // A terminal sends SIGINT to all; the parent passes it on as SIGTERM.
-        sys::ignore(Signal::SIGINT);
+        // A terminal sends these to all; the parent passes them on as SIGTERM.
+        [Signal::SIGINT, Signal::SIGHUP].into_iter().for_each(sys::ignore);
         sys::end_with_parent(parent, libc::SIGTERM).map_err(Error::system("start"))?;
         let parents = self.signals.take().expect("the first to take it");
         let signals = parents.in_child(&[Signal::SIGTERM]);
@@ -274,26 +274,42 @@ where
 
     // ---- Ending ----
 
-    /// Takes note of those that have ended.
+    /// Waits for every child that has ended. There may be others than the workers: the first
+    /// process of a pid namespace inherits every orphan (`pid_namespaces(7)`).
     fn reap(&mut self) {
-        for number in 0..self.workers.len() {
-            let Worker::Alive { pid, since, failures } = self.workers[number] else { continue };
-            match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => {}
-                // ECHILD: somebody else has waited for it.
-                Ok(_) | Err(_) if self.is_stopping() => self.bury(number, Worker::Ended),
-                status => {
-                    let how = status.map_or_else(|errno| errno.to_string(), describe);
-                    let serving = self.shared.counters.is_serving(number);
-                    if !serving || since.elapsed() < LIFE_MIN {
-                        self.bury(number, Worker::Ended);
-                        self.try_again(number, failures + 1, how);
-                    } else {
-                        self.bury(number, Worker::Due { at: Instant::now(), failures: 0 });
-                        log::warn!("worker {number}, process {pid}: {how}; starting another");
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) => return,
+                Ok(status) => {
+                    let is_it = |worker: &Worker| match worker {
+                        Worker::Alive { pid, .. } => status.pid() == Some(*pid),
+                        _ => false,
+                    };
+                    if let Some(number) = self.workers.iter().position(is_it) {
+                        self.ended(number, &describe(status));
                     }
                 }
+                Err(Errno::EINTR) => {}
+                // There is no child left. Somebody else has waited for those that should be here.
+                Err(errno) => {
+                    (0..self.workers.len()).for_each(|number| self.ended(number, errno.desc()));
+                    return;
+                }
             }
+        }
+    }
+
+    /// Takes note of the end of a worker, if it was alive.
+    fn ended(&mut self, number: usize, how: &str) {
+        let Worker::Alive { pid, since, failures } = self.workers[number] else { return };
+        if self.is_stopping() {
+            self.bury(number, Worker::Ended);
+        } else if !self.shared.counters.is_serving(number) || since.elapsed() < LIFE_MIN {
+            self.bury(number, Worker::Ended);
+            self.try_again(number, failures + 1, how.to_owned());
+        } else {
+            self.bury(number, Worker::Due { at: Instant::now(), failures: 0 });
+            log::warn!("worker {number}, process {pid}: {how}; starting another");
         }
     }
 

@@ -17,6 +17,7 @@ mod units;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use nix::sys::signal::{SigSet, Signal};
 
 /// A hand-rolled Linux epoll reactor, and the C10K argument on your own machine.
 #[derive(Debug, Parser)]
@@ -68,7 +69,18 @@ fn refuse_usage(error: &clap::Error) -> ! {
     std::process::exit(2);
 }
 
+/// Undoes what a parent may have left behind, which children would inherit too: signals that it has
+/// blocked would not end this process, and ended children could not be waited for if it ignores
+/// SIGCHLD.
+fn start_clean() {
+    let unblocked = SigSet::empty().thread_set_mask();
+    debug_assert!(unblocked.is_ok());
+    let restored = c10k::sys::restore_signal(Signal::SIGCHLD as i32);
+    debug_assert!(restored.is_ok());
+}
+
 fn main() -> ExitCode {
+    start_clean();
     let cli = Cli::try_parse().unwrap_or_else(|error| refuse_usage(&error));
     let env = env_logger::Env::default().default_filter_or("info");
     env_logger::Builder::from_env(env).init();

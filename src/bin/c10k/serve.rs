@@ -15,7 +15,7 @@ use crate::units;
 
 /// Serves echo or sum, with an event loop or a thread per connection
 ///
-/// Serves until SIGINT or SIGTERM, then finishes what it has received and prints one line.
+/// Serves until SIGINT, SIGTERM or SIGHUP, then finishes what it has received and prints one line.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   c10k serve
@@ -146,6 +146,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         c10k::sys::pin_to_cpu(cpu)
             .map_err(|error| Failure::Cannot(format!("cannot run on CPU {cpu}: {error}")))?;
     }
+    c10k::sys::reap_children();
     c10k::sys::raise_fd_limit()?;
 
     let kind = args.framing.unwrap_or(args.protocol.usual_framing());
