@@ -6,7 +6,8 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::datagrams::{Desk, OwnAddrs, Socket};
+use super::datagrams::{Desk, Socket};
+use super::own_addrs::OwnAddrs;
 use super::serve::{Loop, Serve, Source, Sources};
 use super::{Config, Listener, Shared};
 use crate::poller::{Interest, Poller, Readiness, Token};
@@ -73,7 +74,7 @@ impl<V> Front<V> {
         let Sources { listeners, datagrams, signals } = sources;
         let desk = match datagrams.is_empty() {
             true => None,
-            false => Some(Desk::new(OwnAddrs::of(&datagrams)?, config.datagram_len_max)),
+            false => Some(Desk::new(OwnAddrs::of(&datagrams), config.datagram_len_max)),
         };
         let mut front = Front {
             model,

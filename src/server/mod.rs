@@ -36,6 +36,7 @@ mod datagrams;
 mod front;
 mod handle;
 mod listener;
+mod own_addrs;
 mod serve;
 mod tally;
 mod workers;
