@@ -10,12 +10,14 @@ use c10k::service::{self, Echo, PrefixEcho, Service, Sum};
 use clap::ValueEnum;
 
 use crate::Failure;
+use crate::proc;
 use crate::protocol::{AnyFraming, FramingKind, Protocol};
 use crate::units;
 
 /// Serves echo or sum, with an event loop or a thread per connection
 ///
-/// Serves until SIGINT, SIGTERM or SIGHUP, then finishes what it has received and prints one line.
+/// Serves until SIGINT, SIGTERM or SIGHUP, then finishes what it has received or is about to, and
+/// prints one line. A second signal ends it at once.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   c10k serve
@@ -147,7 +149,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             .map_err(|error| Failure::Cannot(format!("cannot run on CPU {cpu}: {error}")))?;
     }
     c10k::sys::reap_children();
-    c10k::sys::raise_fd_limit()?;
+    proc::raise_fd_limit();
 
     let kind = args.framing.unwrap_or(args.protocol.usual_framing());
     let framing = AnyFraming::new(kind, args.delimiter, args.max_frame);

@@ -53,7 +53,7 @@ impl StreamClient {
         let kind = args.protocol.usual_framing();
         let framing = AnyFraming::new(kind, args.delimiter, u32::MAX);
         let interest = Interest::READ | Interest::WRITE | Interest::EDGE;
-        let mut reactor = Reactor::new().map_err(failed)?;
+        let mut reactor = Reactor::new()?;
         let token = reactor.connect(addr, options, args.connect_timeout, interest, |fd| {
             Connection::new(
                 fd,

@@ -48,7 +48,7 @@ impl Limits {
             Some(Files { max: number(&max)?, open: number(&open)? })
         };
         Ok(Limits {
-            fds: c10k::sys::raise_fd_limit()?,
+            fds: crate::proc::raise_fd_limit().unwrap_or(u64::MAX),
             ports: range.and_then(|range| ports(&range, &reserved)),
             files: files(),
         })
