@@ -14,6 +14,7 @@ mod datagram;
 mod fork;
 mod network;
 mod process;
+mod rest;
 mod shared;
 mod signal;
 mod socket;
@@ -25,10 +26,10 @@ pub(crate) use fork::{check_single_threaded, close_all_but};
 pub use fork::{close_inherited, end_with_parent, fork};
 pub use network::{drop_incoming, own_network, reject_route, set_link_up};
 pub use process::{die_with_parent, pin_to_cpu, raise_fd_limit, task_limit};
+pub(crate) use rest::Rest;
 pub use shared::{Shareable, SharedMemory};
 pub(crate) use signal::{
-    default_action, end_at_next, ignore, is_ignored, shut_down_on_sigterm, take_pending,
-    was_shut_down,
+    default_action, end_at_next, ignore, is_ignored, on_sigterm, take_pending,
 };
 pub use signal::{reap_children, restore_signal};
 pub use socket::{
@@ -36,5 +37,6 @@ pub use socket::{
     local_addr, peer_addr, recv, send, set_io_timeout, set_linger, shutdown_both, shutdown_read,
     shutdown_write, take_error, unacknowledged,
 };
+pub(crate) use socket::{recv_at_once, unread};
 pub use time::{Timer, monotonic_ns};
 pub use wait::{FD_SETSIZE, FdSet, epoll_pwait2, epoll_wait, poll, select};
