@@ -51,6 +51,7 @@ use slab::Slab;
 
 use self::connecting::Queued;
 use self::stale::StaleOnly;
+use crate::Error;
 use crate::alarm::Alarm;
 use crate::clock::Clock;
 use crate::poller::{Epoll, Event, Interest, Poller, Readiness, Token};
@@ -178,23 +179,34 @@ impl<S: AsFd> Reactor<S> {
     /// A loop that waits with epoll.
     ///
     /// # Errors
-    /// `EMFILE`, `ENFILE`, `ENOMEM`: it needs three descriptors, of an epoll instance, an eventfd
-    /// and a timerfd.
-    pub fn new() -> io::Result<Self> {
-        Self::with_poller(Epoll::new()?)
+    /// [`Error::System`], which names the call. It needs three descriptors, of an epoll instance, an
+    /// eventfd and a timerfd: `EMFILE`, `ENFILE`, `ENOMEM`; `EPERM` in a sandbox that refuses one.
+    pub fn new() -> Result<Self, Error> {
+        Self::of_type()
     }
 }
 
 impl<S: AsFd, P: Poller> Reactor<S, P> {
+    /// A loop that waits with a new poller.
+    pub(crate) fn of_type() -> Result<Self, Error> {
+        // Of those there are, it is epoll's creation that takes a system call.
+        let poller = P::new().map_err(Error::system("create an epoll instance (epoll_create1)"))?;
+        Self::with_poller(poller)
+    }
+
     /// A loop that waits with the poller given, which watches nothing yet. It is given a waker
     /// and an alarm to watch, and wakes for timers only if it does.
     ///
     /// # Errors
     /// As for [`Reactor::new`].
-    pub fn with_poller(mut poller: P) -> io::Result<Self> {
-        let (waker, alarm) = (Waker::new()?, Alarm::new()?);
-        poller.add(waker.as_fd(), Token::pack(WAKER_SLOT, 0), Interest::READ)?;
-        poller.add(alarm.as_fd(), Token::pack(ALARM_SLOT, 0), Interest::READ)?;
+    pub fn with_poller(mut poller: P) -> Result<Self, Error> {
+        let waker = Waker::new().map_err(Error::system("make a waker for the loop (eventfd2)"))?;
+        let alarm =
+            Alarm::new().map_err(Error::system("make a timer for the loop (timerfd_create)"))?;
+        let waker_token = Token::pack(WAKER_SLOT, 0);
+        poller.add(waker.as_fd(), waker_token, Interest::READ).map_err(Error::watch)?;
+        let alarm_token = Token::pack(ALARM_SLOT, 0);
+        poller.add(alarm.as_fd(), alarm_token, Interest::READ).map_err(Error::watch)?;
         Ok(Reactor {
             poller,
             slots: Slab::with_capacity(SLOTS_AT_START),

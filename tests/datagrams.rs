@@ -6,7 +6,6 @@ mod common;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
 use std::sync::Mutex;
 use std::thread;
 
@@ -15,10 +14,6 @@ use common::{
     Candidate, DEADLINE, EPOLL, EVERY_MODEL, Need, Server, ask, each_of, has, kernel, wait_until,
 };
 use nix::sys::signal::Signal;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, bind, connect, sendto,
-    setsockopt, socket, sockopt,
-};
 
 fn start(model: &Candidate, args: &[&str]) -> Server {
     Server::start(model, &[&["--udp"], args].concat())
@@ -179,15 +174,8 @@ fn one_from_the_servers_own_address_is_refused() {
         let args = ["--udp", "--reuse-port", "--protocol", "echo"];
         let server = Server::listening(&EPOLL, &[listen], &args);
         let port = server.udp_addr().port();
-        let own = SockaddrStorage::from(SocketAddr::from(([127, 0, 0, 1], port)));
-        let flags = SockFlag::SOCK_CLOEXEC;
-        let forger = socket(AddressFamily::Inet, SockType::Datagram, flags, None).unwrap();
-        setsockopt(&forger, sockopt::ReusePort, &true).unwrap();
-        bind(forger.as_raw_fd(), &own).unwrap();
-        // Connected elsewhere, it takes none of the datagrams for that port.
-        let elsewhere = SockaddrStorage::from(SocketAddr::from(([127, 0, 0, 1], 9)));
-        connect(forger.as_raw_fd(), &elsewhere).unwrap();
-        sendto(forger.as_raw_fd(), b"who is there?", &own, MsgFlags::empty()).unwrap();
+        let own = SocketAddr::from(([127, 0, 0, 1], port));
+        kernel::send_from(own, own, b"who is there?");
 
         let client = client_of(SocketAddr::from(([127, 0, 0, 1], port)));
         exchange(&client, b"me", b"me");

@@ -16,9 +16,9 @@ use c10k::framing::Delimiter;
 use c10k::server::Model;
 use c10k::service::Echo;
 use common::client::{connect_unix, try_connect};
-use common::kernel::state;
+use common::kernel::{set_fd_limit, state};
 use common::server::c10k;
-use common::start::{ignore_ended_children, limit_descriptors};
+use common::start::{ignore_signal, limit_descriptors};
 use common::{
     Candidate, EPOLL, Server, ask, descriptors, expect_eof, reset, scratch_path, wait_until,
 };
@@ -240,7 +240,7 @@ fn so_does_one_with_no_descriptor_left() {
 #[test]
 fn also_where_ended_children_are_ignored() {
     for (model, tasks) in [(&["--workers", "1"][..], 1), (&["--model", "processes"], 0)] {
-        let mut server = ignore_ended_children(&mut serve(model)).spawn().unwrap();
+        let mut server = ignore_signal(&mut serve(model), Signal::SIGCHLD).spawn().unwrap();
         let mut stdout = BufReader::new(server.stdout.take().unwrap()).lines();
         let line = stdout.next().unwrap().unwrap();
         let addr: SocketAddr = line.strip_prefix("listening on tcp ").unwrap().parse().unwrap();
@@ -258,15 +258,19 @@ fn also_where_ended_children_are_ignored() {
 
 #[test]
 fn workers_that_cannot_live_are_given_up() {
-    // Enough for the parent, and not for a loop.
-    let output = limit_descriptors(&mut serve(&["--workers", "2"]), 7).output().unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    let server = start(&["--workers", "2"]);
+    // Enough for the parent, and not for the loop of another worker.
+    set_fd_limit(server.pid(), 7);
+    workers(server.pid()).into_iter().for_each(|pid| signal(pid, Signal::SIGKILL));
+    let outcome = server.wait();
+    let stderr = outcome.stderr;
+    assert_eq!(outcome.status.code(), Some(2), "{stderr}");
     assert!(stderr.contains("Too many open files"), "{stderr}");
     let last = stderr.lines().last().unwrap();
     assert!(last.starts_with("c10k: the workers fail again and again (exit status 1)"), "{last}");
     // Five tries for one of them, and at most as many for the other.
-    let failures = stderr.matches("Too many open files").count();
+    let failures =
+        stderr.matches("cannot make a timer for the loop (timerfd_create): Too many").count();
     assert!((5..=10).contains(&failures), "{failures} tries:\n{stderr}");
 }
 
@@ -413,7 +417,7 @@ fn a_process_with_threads_does_not_fork() {
             .service(|| Echo)
     };
     for server in [builder().workers(2), builder().model(Model::Processes)] {
-        let error = server.build().unwrap().run().unwrap_err().to_string();
+        let error = server.build().unwrap_err().to_string();
         assert!(error.contains("a fork copies only one of them"), "{error}");
     }
     let error = builder().workers(2).model(Model::Poll).build().unwrap_err();

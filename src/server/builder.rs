@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::{Config, Server, Shared, Tally};
+use super::{Config, Server, Setup, Shared, Sources, Tally, workers};
 use crate::framing::Framing;
-use crate::models::Model;
+use crate::models::{self, Model};
 use crate::reactor::TIMEOUT_MAX;
 use crate::server::datagrams::Bound;
 use crate::server::listener::{Listener, Share};
 use crate::service::Service;
 use crate::session::PENDING_MAX;
-use crate::sys::ListenOptions;
-use crate::{Addr, Error, Session, Signals};
+use crate::sys::{self, ListenOptions};
+use crate::{Addr, Error, Session, Signals, signals};
 
 /// What is spoken: how a stream is cut, and who answers.
 pub(crate) struct Protocol<F, M> {
@@ -142,7 +142,9 @@ impl<F, M> Builder<F, M> {
         self
     }
 
-    /// How long to wait, once told to stop, for replies to be taken. Default: 5 s.
+    /// Once told to stop, how long a connection has that is in the middle of a request, or before its
+    /// first, to finish that, and every one to take its replies. One that has had them ends at once.
+    /// Default: 5 s.
     #[must_use]
     pub fn drain(mut self, drain: Duration) -> Self {
         self.config.drain = drain.min(TIMEOUT_MAX);
@@ -190,8 +192,8 @@ impl<F, M> Builder<F, M> {
         self
     }
 
-    /// Stops on SIGINT and SIGTERM too, not on the [`Handle`](super::Handle)'s word alone. They
-    /// are blocked from [`build`](Builder::build) on in this thread and those it starts, and
+    /// Stops on SIGINT, SIGTERM and SIGHUP too, not on the [`Handle`](super::Handle)'s word alone.
+    /// They are blocked from [`build`](Builder::build) on in this thread and those it starts, and
     /// received by the loop; see [`Signals`].
     #[must_use]
     pub fn stop_on_signals(mut self, stop: bool) -> Self {
@@ -202,23 +204,32 @@ impl<F, M> Builder<F, M> {
 
 impl<F, S, M> Builder<F, M>
 where
-    F: Framing,
-    S: Service,
-    M: Fn() -> S,
+    F: Framing + Send + Sync + 'static,
+    S: Service + Send + 'static,
+    M: Fn() -> S + Send + Sync + 'static,
 {
-    /// Opens the listening sockets. From here on clients can connect, and wait to be served.
+    /// Opens the listening sockets, and makes all that the server needs to serve: a server that was
+    /// built can run. From here on clients can connect, and wait to be served.
+    ///
+    /// The server has a loop from here on, which does not survive a `fork(2)`: a program that becomes
+    /// a daemon does so before. What each worker will need it makes itself, after it was forked; all
+    /// of that was made once here, and given back.
     ///
     /// # Errors
     /// [`Error::Missing`] without an address, [`Error::Conflict`] for workers with a model that has
     /// none, [`Error::Listen`] (of a name with several addresses, if none of them can be bound),
-    /// [`Error::System`].
-    pub fn build(self) -> Result<Server<F, M>, Error> {
+    /// [`Error::System`], which names the call: out of descriptors, refused by a sandbox, or the
+    /// process is to fork and has threads.
+    pub fn build(self) -> Result<Server, Error> {
         if self.addrs.is_empty() {
             return Err(Error::Missing("address to listen on"));
         }
         let workers = self.config.workers;
         if workers > 0 && !matches!(self.config.model, Model::Epoll(_)) {
             return Err(Error::Conflict("workers are for the model epoll"));
+        }
+        if self.config.forks() {
+            sys::check_single_threaded().map_err(Error::system("fork"))?;
         }
         let mut sockets = Sockets::default();
         for addrs in &self.addrs {
@@ -228,15 +239,21 @@ where
         if self.datagrams.is_some() && datagrams.is_empty() {
             return Err(Error::Conflict("there are no datagrams at the path of a unix socket"));
         }
-        let counters = Tally::new(workers).map_err(Error::system("map memory for counters"))?;
-        Ok(Server {
-            listeners,
-            datagrams,
-            signals: self.signals()?,
-            shared: Arc::new(Shared::new(addrs, counters)),
+        let counters = Tally::new(workers).map_err(Error::system("share memory (mmap)"))?;
+        let shared = Arc::new(Shared::new(addrs, counters));
+        let signals = self.signals()?;
+        let config = Config { datagram_len_max: self.datagrams.unwrap_or(0), ..self.config };
+        let setup = Setup {
+            sources: Sources { listeners, datagrams, signals },
+            shared: Arc::clone(&shared),
             protocol: Arc::new(self.protocol),
-            config: Config { datagram_len_max: self.datagrams.unwrap_or(0), ..self.config },
-        })
+            config: config.clone(),
+        };
+        let ready = match workers {
+            0 => models::prepare(setup)?,
+            _ => workers::prepare(setup)?,
+        };
+        Ok(Server { shared, config, ready })
     }
 }
 
@@ -339,15 +356,15 @@ impl<F, M> Builder<F, M> {
     fn signals(&self) -> Result<Option<Signals>, Error> {
         let mut signals = Vec::new();
         if self.signals {
-            signals.extend([Signal::SIGINT, Signal::SIGTERM]);
+            signals.extend(signals::ending());
         }
-        if self.config.workers > 0 || self.config.model == Model::Processes {
+        if self.config.forks() {
             signals.push(Signal::SIGCHLD);
         }
         if signals.is_empty() {
             return Ok(None);
         }
-        Signals::of(&signals).map(Some).map_err(Error::system("receive signals"))
+        Signals::of(signals).map(Some).map_err(Error::system("receive signals (signalfd4)"))
     }
 }
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    self, AddressFamily, Shutdown, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr,
-    setsockopt, sockopt,
+    self, AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, SockaddrLike, SockaddrStorage,
+    UnixAddr, setsockopt, sockopt,
 };
 use nix::sys::time::TimeVal;
 
@@ -261,6 +261,19 @@ pub fn recv(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Recv> {
     }
 }
 
+/// Receives as [`recv`] does, and never blocks, also on a blocking socket (`MSG_DONTWAIT`).
+///
+/// # Errors
+/// As for [`recv`].
+pub(crate) fn recv_at_once(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Recv> {
+    match retry(|| socket::recv(fd.as_raw_fd(), buf, MsgFlags::MSG_DONTWAIT)) {
+        Ok(0) => Ok(Recv::Eof),
+        Ok(n) => Ok(Recv::Data(n)),
+        Err(Errno::EAGAIN) => Ok(Recv::WouldBlock),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// Sends as much of `buf` as the socket's send buffer has room for, and returns how much; 0 when
 /// there is no room (`send(2)`).
 ///
@@ -350,6 +363,17 @@ pub fn unacknowledged(fd: BorrowedFd<'_>) -> io::Result<usize> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: SIOCOUTQ, which is called TIOCOUTQ too, writes an int to where the pointer points.
     Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &mut bytes) })?;
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
+/// How much has arrived, and was not received yet (`SIOCINQ`, `tcp(7)`, `unix(7)`).
+///
+/// # Errors
+/// Those of `ioctl(2)`; `EINVAL` for a listening socket.
+pub(crate) fn unread(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: SIOCINQ, which is called FIONREAD too, writes an int to where the pointer points.
+    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &mut bytes) })?;
     Ok(usize::try_from(bytes).unwrap_or(0))
 }
 

@@ -4,12 +4,16 @@
 // What is done between fork and exec has no safe wrapper.
 #![allow(unsafe_code)]
 
+use std::ffi::CString;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::ptr;
 
 use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 
 /// Has a command run with at most this many descriptors, of which it has the standard three.
 ///
@@ -70,15 +74,44 @@ pub(crate) fn refuse(
     unsafe { command.pre_exec(install) }
 }
 
-/// Has a command start with SIGCHLD ignored: the kernel then keeps none of its ended children
-/// for it to wait for (`wait(2)`).
-pub(crate) fn ignore_ended_children(command: &mut Command) -> &mut Command {
-    use nix::sys::signal::{SigHandler, Signal, signal};
-    let ignore = || {
+/// Has a command start with a signal ignored. If that is SIGCHLD, the kernel keeps none of its
+/// ended children for it to wait for (`wait(2)`).
+pub(crate) fn ignore_signal(command: &mut Command, ignored: Signal) -> &mut Command {
+    let ignore = move || {
         // SAFETY: no handler is installed that could run anything.
-        unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }?;
+        unsafe { signal(ignored, SigHandler::SigIgn) }?;
         Ok(())
     };
     // SAFETY: between fork and exec it makes one system call, and allocates nothing.
     unsafe { command.pre_exec(ignore) }
+}
+
+/// Has a command start with every signal blocked that can be.
+pub(crate) fn block_signals(command: &mut Command) -> &mut Command {
+    // SAFETY: between fork and exec it makes one system call, and allocates nothing.
+    unsafe { command.pre_exec(|| Ok(SigSet::all().thread_set_mask()?)) }
+}
+
+/// Has a command find empty folders at these paths: in a mount namespace of its own, and a user
+/// namespace where that takes one. It does not start where neither is allowed.
+pub(crate) fn hide<'a>(command: &'a mut Command, paths: &[&str]) -> &'a mut Command {
+    let paths: Vec<_> = paths.iter().map(|path| CString::new(*path).expect("a path")).collect();
+    let mount = |kind: *const libc::c_char, path: *const libc::c_char, flags| {
+        // SAFETY: mount(2) reads strings that end with a zero, and are there or null.
+        let result = unsafe { libc::mount(kind, path, kind, flags, ptr::null()) };
+        Errno::result(result).map(drop)
+    };
+    let hide = move || {
+        match unshare(CloneFlags::CLONE_NEWNS) {
+            Err(Errno::EPERM) => unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?,
+            result => result?,
+        }
+        mount(ptr::null(), c"/".as_ptr(), libc::MS_REC | libc::MS_PRIVATE)?;
+        for path in &paths {
+            mount(c"tmpfs".as_ptr(), path.as_ptr(), 0)?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec it makes system calls, and allocates nothing.
+    unsafe { command.pre_exec(hide) }
 }

@@ -27,6 +27,7 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
+use nix::sys::signal::{SigSet, Signal};
 
 use crate::stdio::{note, stdout};
 
@@ -124,6 +125,16 @@ fn first_lines(error: &clap::Error) -> String {
     cause.strip_prefix("error: ").unwrap_or(&cause).to_owned()
 }
 
+/// Undoes what a parent may have left behind, which children would inherit too: signals that it has
+/// blocked would not end this process, and ended children could not be waited for if it ignores
+/// SIGCHLD.
+fn start_clean() {
+    let unblocked = SigSet::empty().thread_set_mask();
+    debug_assert!(unblocked.is_ok());
+    let restored = c10k::sys::restore_signal(Signal::SIGCHLD as i32);
+    debug_assert!(restored.is_ok());
+}
+
 fn run(verb: Verb) -> Result<(), Failure> {
     let env = env_logger::Env::default().default_filter_or("info");
     env_logger::Builder::from_env(env).init();
@@ -141,6 +152,7 @@ fn run(verb: Verb) -> Result<(), Failure> {
 }
 
 fn main() -> ExitCode {
+    start_clean();
     let result = match Cli::try_parse() {
         Ok(cli) => run(cli.verb),
         Err(error) => help_or_refuse(&error),

@@ -1,4 +1,4 @@
-//! What the kernel says of memory and processes; see `proc(5)`.
+//! What the kernel says of memory and processes; see `proc(5)`. And what it allows one.
 
 use std::fs;
 use std::io;
@@ -6,6 +6,16 @@ use std::time::Duration;
 
 use nix::time::ClockId;
 use nix::unistd::Pid;
+
+/// Raises the soft limit on descriptors as far as it may, and returns it. Some sandboxes refuse
+/// that: then the limit stays as it is, whatever that is, and the log says so.
+pub(crate) fn raise_fd_limit() -> Option<u64> {
+    c10k::sys::raise_fd_limit()
+        .inspect_err(|error| {
+            log::warn!("the limit on open files stays as it is (prlimit64): {error}")
+        })
+        .ok()
+}
 
 /// Memory of a process with its children, and of the kernel, in bytes.
 #[derive(Debug, Clone, Copy, Default)]

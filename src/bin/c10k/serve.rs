@@ -11,13 +11,15 @@ use c10k::service::{Echo, Service};
 use clap::ValueEnum;
 
 use crate::Failure;
+use crate::proc;
 use crate::protocol::{AnyFraming, AnyService, FramingKind, Protocol};
 use crate::stdio::stdout;
 use crate::units;
 
 /// Serves echo or sum, with an event loop or a thread per connection
 ///
-/// Serves until SIGINT or SIGTERM, then finishes what it has received and prints one line.
+/// Serves until SIGINT, SIGTERM or SIGHUP, then finishes what it has received or is about to, and
+/// prints one line. A second signal ends it at once.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   c10k serve
@@ -73,7 +75,8 @@ pub(crate) struct Args {
     /// Closes a connection that completes no request for this long
     #[arg(long, value_name = "DUR|off", default_value = "30s", value_parser = units::duration_or_off)]
     idle_timeout: units::Timeout,
-    /// How long to wait for clients to take their replies when told to stop
+    /// When told to stop, how long clients have to finish a request that they have begun, or their
+    /// first, and to take their replies
     #[arg(long, value_name = "DUR", default_value = "5s", value_parser = units::duration)]
     drain: Duration,
     /// Connections that may wait to be accepted
@@ -165,7 +168,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         c10k::sys::pin_to_cpu(cpu)
             .map_err(|error| Failure::Cannot(format!("cannot run on CPU {cpu}: {error}")))?;
     }
-    c10k::sys::raise_fd_limit()?;
+    c10k::sys::reap_children();
+    proc::raise_fd_limit();
 
     let kind = args.framing.unwrap_or(args.protocol.usual_framing());
     args.check(kind)?;
