@@ -258,7 +258,7 @@ fn each_connection_sends_as_many_as_it_is_told() {
             let addr = server.addr().to_string();
             let k = each.to_string();
             let args = ["--connections", "30", "--active", "20", "--requests-each", &k];
-            let more = ["--pipeline", pipeline, "--duration", "1h", "--warmup", "1h"];
+            let more = ["--pipeline", pipeline, "--duration", "1h"];
             let report = good(&load(&addr, &[&args[..], &more, workers].concat()));
             assert_eq!(report["answered"], 20);
             assert_eq!(
