@@ -399,5 +399,5 @@ impl Connection {
 // - An interrupted call (EINTR) must be tried again at once.
 // - The listener must be accepted from until EAGAIN, or stay level-triggered.
 //
-// All of this is in `src/models/connection.rs`, some fifty lines, with the same session above it
+// All of this is in `src/connection.rs`, some fifty lines, with the same session above it
 // for both triggers.

@@ -7,7 +7,7 @@
 //!
 //! A [`Session`] does no input and no output. It is given bytes and holds bytes, and says what it
 //! wants next; where they come from is not its concern. Here is a second driver for it, in
-//! twenty lines of `std::net`: compare with `src/models/connection.rs`, which never blocks.
+//! twenty lines of `std::net`: compare with `src/connection.rs`, which never blocks.
 //!
 //! What this costs, against the loop:
 //!

@@ -14,7 +14,8 @@ pub enum Error {
     Resolve {
         /// The text as it was given.
         address: String,
-        /// What the resolver said.
+        /// What to write instead ([`InvalidInput`](io::ErrorKind::InvalidInput)), or what the
+        /// resolver said.
         source: io::Error,
     },
     /// `socket(2)`, `bind(2)` or `listen(2)` failed.
@@ -41,9 +42,10 @@ pub enum Error {
         /// How the last one failed, as in "exit status 1".
         last: String,
     },
-    /// A system call that only fails when the system is out of something.
+    /// A system call failed that only does so when the system is out of something, or refuses it to
+    /// this process.
     System {
-        /// What was being done, as in "create an epoll instance".
+        /// What was being done, and by which call, as in "create an epoll instance (epoll_create1)".
         operation: &'static str,
         /// What the kernel said.
         source: io::Error,
@@ -55,11 +57,38 @@ impl Error {
     pub(crate) fn system(operation: &'static str) -> impl FnOnce(io::Error) -> Error {
         move |source| Error::System { operation, source }
     }
+
+    /// For `map_err` of what has a poller watch a descriptor.
+    pub(crate) fn watch(source: io::Error) -> Error {
+        let operation = match source.raw_os_error() {
+            Some(_) => "watch a descriptor (epoll_ctl)",
+            // Not the kernel's error but the poller's own.
+            None => "watch a descriptor",
+        };
+        Error::System { operation, source }
+    }
+}
+
+/// So that `?` works where everything else is input and output. What the kernel said is the
+/// [source](std::error::Error::source)'s.
+impl From<Error> for io::Error {
+    fn from(error: Error) -> io::Error {
+        match &error {
+            Error::Resolve { source, .. }
+            | Error::Listen { source, .. }
+            | Error::Connect { source, .. }
+            | Error::System { source, .. } => io::Error::new(source.kind(), error),
+            _ => io::Error::other(error),
+        }
+    }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Error::Resolve { address, source } if source.kind() == io::ErrorKind::InvalidInput => {
+                write!(f, "'{address}' is not an address: {source}")
+            }
             Error::Resolve { address, source } => {
                 write!(f, "cannot resolve '{address}': {source}")
             }

@@ -9,6 +9,55 @@ use std::fmt;
 use memchr::memchr;
 
 /// Cuts a stream of bytes into frames.
+///
+/// A framing finds ends, and the [session](crate::Session) does the rest: it keeps the bytes of an
+/// unfinished frame, and it enforces [`frame_len_max`](Framing::frame_len_max), so that no framing
+/// has to check it.
+///
+/// Each [`scan`](Framing::scan) must get on: a frame ends within the bytes given, no frame has no
+/// bytes at all, nothing is skipped within a frame, and no skip is of 0 bytes. A framing that
+/// breaks this panics in the session, which ends the connection as a panic of the service does
+/// ([`Ended::Panicked`](crate::session::Ended::Panicked)).
+///
+/// ```
+/// use c10k::Session;
+/// use c10k::framing::{Framing, Scan};
+/// use c10k::service::Echo;
+///
+/// /// A frame is a byte that says how many bytes follow, and those.
+/// #[derive(Clone)]
+/// struct Counted;
+///
+/// impl Framing for Counted {
+///     /// How many bytes are still to come, once the first one was seen.
+///     type State = Option<usize>;
+///
+///     fn frame_len_max(&self) -> u32 {
+///         1 + 100
+///     }
+///
+///     fn scan(&self, left: &mut Option<usize>, _: usize, bytes: &[u8]) -> Scan {
+///         let (due, seen) = match *left {
+///             Some(left) => (left, 0),
+///             None => (usize::from(bytes[0]), 1),
+///         };
+///         if bytes.len() >= seen + due {
+///             return Scan::Frame { end: seen + due, trailer: 0 };
+///         }
+///         *left = Some(seen + due - bytes.len());
+///         Scan::Incomplete
+///     }
+///
+///     fn end_reply(&self, _: &mut Vec<u8>) {}
+/// }
+///
+/// let mut session = Session::new(Counted, Echo);
+/// assert_eq!(session.receive(b"\x03abc\0\x02d"), 2);
+/// assert_eq!(session.receive(b"e"), 1);
+/// assert_eq!(session.unsent(), b"\x03abc\0\x02de");
+/// session.receive(&[&b"\xff"[..], &[b'x'; 200]].concat()); // longer than it said it could be
+/// assert!(session.unsent().ends_with(b"error: frame too long"));
+/// ```
 pub trait Framing: Clone {
     /// What is known of an unfinished frame, besides its length.
     type State: Default + fmt::Debug + Send;
@@ -19,7 +68,24 @@ pub trait Framing: Clone {
         true
     }
 
-    /// Looks for the end of the frame that begins, or goes on, at the start of `bytes`.
+    /// The longest frame, in bytes, without its trailer. Default: [`FRAME_LEN_MAX`].
+    ///
+    /// The session refuses a longer one before the service sees it, and an unfinished one as soon
+    /// as it has come to more than that.
+    fn frame_len_max(&self) -> u32 {
+        FRAME_LEN_MAX
+    }
+
+    /// The longest [trailer](Scan::Frame::trailer), in bytes. Default: 1.
+    ///
+    /// All of it but the last byte may have arrived with a frame that is unfinished, and is not
+    /// counted as a part of that. A framing whose frames end with `\r\n` says 2.
+    fn trailer_len_max(&self) -> u32 {
+        1
+    }
+
+    /// Looks for the end of the frame that begins, or goes on, at the start of `bytes`, which are
+    /// never none.
     ///
     /// `carried` counts the bytes of it that earlier calls saw and answered by
     /// [`Scan::Incomplete`]; `state` is what they left. With 0, a new frame begins, and `state`
@@ -43,14 +109,17 @@ pub enum Scan {
     Incomplete,
     /// The frame ends before `bytes[end]`, and the last `trailer` bytes of it are not content.
     Frame {
-        /// How many of the bytes given belong to the frame.
+        /// How many of the bytes given belong to the frame. 0 only if it began before them, and
+        /// what follows it shows that it has ended.
         end: usize,
-        /// How many of those, at its end, only mark the end.
+        /// How many bytes of the frame, at its end, only mark the end. With a trailer of several
+        /// bytes, some of them may have come before those given.
         trailer: usize,
     },
-    /// This many bytes belong to no frame. Only before one begins.
+    /// This many bytes, at least one, belong to no frame. Only before one begins.
     Skip(usize),
-    /// The frame is longer than allowed.
+    /// The frame is longer than allowed, as its first bytes say. Of a frame that turns out to be,
+    /// [the session](Framing::frame_len_max) says so.
     TooLong,
 }
 
@@ -62,11 +131,10 @@ pub const FRAME_LEN_MAX: u32 = 64 * 1024;
 /// ```
 /// use c10k::framing::{Delimiter, Framing, Scan};
 ///
-/// let lines = Delimiter::new(b'\n').max_len(8);
+/// let lines = Delimiter::new(b'\n');
 /// assert_eq!(lines.scan(&mut (), 0, b"ab\ncd"), Scan::Frame { end: 3, trailer: 1 });
 /// assert_eq!(lines.scan(&mut (), 0, b"cd"), Scan::Incomplete);
 /// assert_eq!(lines.scan(&mut (), 2, b"ef\n"), Scan::Frame { end: 3, trailer: 1 });
-/// assert_eq!(lines.scan(&mut (), 2, b"efghijk\n"), Scan::TooLong);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delimiter {
@@ -92,11 +160,13 @@ impl Framing for Delimiter {
     type State = ();
 
     #[inline]
-    fn scan(&self, (): &mut (), carried: usize, bytes: &[u8]) -> Scan {
-        let found = memchr(self.byte, bytes);
-        let content = carried + found.unwrap_or(bytes.len());
-        match found {
-            _ if content > self.len_max as usize => Scan::TooLong,
+    fn frame_len_max(&self) -> u32 {
+        self.len_max
+    }
+
+    #[inline]
+    fn scan(&self, (): &mut (), _: usize, bytes: &[u8]) -> Scan {
+        match memchr(self.byte, bytes) {
             Some(at) => Scan::Frame { end: at + 1, trailer: 1 },
             None => Scan::Incomplete,
         }
@@ -174,6 +244,11 @@ impl Framing for JsonValue {
         false
     }
 
+    #[inline]
+    fn frame_len_max(&self) -> u32 {
+        self.len_max
+    }
+
     fn scan(&self, state: &mut JsonState, carried: usize, bytes: &[u8]) -> Scan {
         if carried == 0 {
             let blank = bytes.iter().take_while(|byte| is_space(**byte)).count();
@@ -181,11 +256,9 @@ impl Framing for JsonValue {
                 return Scan::Skip(blank);
             }
         }
-        let room = self.len_max as usize - carried.min(self.len_max as usize);
-        match scan_value(state, carried == 0, bytes) {
-            Some(end) if end <= room => Scan::Frame { end, trailer: 0 },
-            None if bytes.len() <= room => Scan::Incomplete,
-            _ => Scan::TooLong,
+        match scan_value(state, bytes) {
+            Some(end) => Scan::Frame { end, trailer: 0 },
+            None => Scan::Incomplete,
         }
     }
 
@@ -200,8 +273,8 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
-/// Where the value ends, if it does within `bytes`. `first` says that it begins there.
-fn scan_value(state: &mut JsonState, first: bool, bytes: &[u8]) -> Option<usize> {
+/// Where the value ends, if it does within `bytes`.
+fn scan_value(state: &mut JsonState, bytes: &[u8]) -> Option<usize> {
     for (at, &byte) in bytes.iter().enumerate() {
         match state.within {
             Within::Escape => state.within = Within::String,
@@ -230,10 +303,7 @@ fn scan_value(state: &mut JsonState, first: bool, bytes: &[u8]) -> Option<usize>
                 _ if state.depth > 0 => {}
                 b'-' | b'0'..=b'9' | b't' | b'f' | b'n' => state.within = Within::Scalar,
                 // No value begins with this: no need to wait for more of it.
-                _ => {
-                    debug_assert!(first && at == 0);
-                    return Some(at + 1);
-                }
+                _ => return Some(at + 1),
             },
         }
     }
@@ -270,10 +340,12 @@ impl Default for Chunk {
 impl Framing for Chunk {
     type State = ();
 
+    #[inline]
+    fn frame_len_max(&self) -> u32 {
+        self.len_max
+    }
+
     fn scan(&self, (): &mut (), _: usize, bytes: &[u8]) -> Scan {
-        if bytes.len() > self.len_max as usize {
-            return Scan::TooLong;
-        }
         Scan::Frame { end: bytes.len(), trailer: 0 }
     }
 
@@ -303,7 +375,7 @@ mod tests {
                         rest = &rest[end..];
                     }
                     Scan::Skip(n) => rest = &rest[n..],
-                    Scan::TooLong => return (out, "too long"),
+                    Scan::TooLong => unreachable!("none of these looks ahead"),
                 }
             }
         }
@@ -315,17 +387,13 @@ mod tests {
     }
 
     #[test]
-    fn delimiter_bounds_are_exact() {
-        let framing = Delimiter::new(b'\n').max_len(4);
+    fn lines_are_cut_at_the_delimiter() {
         for (input, want, end) in [
             ("abc\n", vec!["abc"], "clean"),
-            ("abcd\n", vec!["abcd"], "clean"),
-            ("abcde\n", vec![], "too long"),
             ("abcd", vec![], "unfinished"),
-            ("abcde", vec![], "too long"),
             ("\n\na\n", vec!["", "", "a"], "clean"),
         ] {
-            let (got, how) = frames(&framing, &[input.as_bytes()]);
+            let (got, how) = frames(&Delimiter::new(b'\n'), &[input.as_bytes()]);
             let got: Vec<_> = got.iter().map(|f| std::str::from_utf8(f).unwrap()).collect();
             assert_eq!((got, how), (want, end), "{input:?}");
         }
@@ -353,20 +421,8 @@ mod tests {
     }
 
     #[test]
-    fn json_bounds_are_exact() {
-        let framing = JsonValue::new().max_len(4);
-        assert_eq!(frames(&framing, &[b"[12]"]), (vec![b"[12]".to_vec()], "clean"));
-        assert_eq!(frames(&framing, &[b"[123]"]).1, "too long");
-        assert_eq!(frames(&framing, &[b"[12", b"3]"]).1, "too long");
-        assert_eq!(frames(&framing, &[b"[123"]).1, "unfinished");
-        // Spaces before a value are no part of it.
-        assert_eq!(frames(&framing, &[b"      [12]"]).1, "clean");
-    }
-
-    #[test]
     fn a_chunk_is_what_one_read_returned() {
         let (got, _) = frames(&Chunk::new(), &[b"ab", b"c\n"]);
         assert_eq!(got, [b"ab".to_vec(), b"c\n".to_vec()]);
-        assert_eq!(frames(&Chunk::new().max_len(1), &[b"ab"]).1, "too long");
     }
 }

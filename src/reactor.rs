@@ -37,8 +37,10 @@
 //! ```
 
 mod connecting;
+mod stale;
 mod time;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::mem;
@@ -47,6 +49,9 @@ use std::time::Duration;
 
 use slab::Slab;
 
+use self::connecting::Queued;
+use self::stale::StaleOnly;
+use crate::Error;
 use crate::alarm::Alarm;
 use crate::clock::Clock;
 use crate::poller::{Epoll, Event, Interest, Poller, Readiness, Token};
@@ -107,8 +112,11 @@ pub struct Turns {
     pub turns: u64,
     /// Events that the poller reported.
     pub events: u64,
-    /// Events dropped because their source had been closed earlier in the same turn.
+    /// Events dropped because their source had been closed: earlier in the same turn, or while
+    /// somebody held a [duplicate](Reactor#duplicated-descriptors) of its descriptor.
     pub stale: u64,
+    /// Turns with no other events than those. There are none unless there are duplicates.
+    pub stale_only: u64,
     /// Turns that took more than a tenth of a second.
     pub slow: u64,
 }
@@ -127,6 +135,18 @@ const SLOTS_AT_START: usize = 4096;
 ///
 /// It belongs to one thread; other threads reach it through its [`Waker`]. It must not be carried
 /// across a `fork(2)`, since parent and child would share one epoll instance.
+///
+/// # Duplicated descriptors
+///
+/// epoll watches the *open file description*, not the descriptor. If somebody holds a duplicate of a
+/// source's descriptor (`try_clone`, `dup(2)`, a child that inherited it) when the source is
+/// [closed](Reactor::close), epoll goes on reporting it, and can no longer be told to stop (`epoll(7)`,
+/// questions and answers, 6). The reactor drops such events, which are [stale](Turns::stale); but
+/// with level triggering the loop spins on them for as long as the duplicate is open and ready. It
+/// warns once in the log when many [turns held nothing else](Turns::stale_only). Close duplicates
+/// first, or take the source out with [`remove`](Reactor::remove), which stops the watching. poll
+/// and select watch numbers, and have no such trouble; what they have instead is in
+/// [`poller`](crate::poller#a-descriptor-that-is-closed).
 pub struct Reactor<S, P: Poller = Epoll> {
     poller: P,
     slots: Slab<Slot<S>>,
@@ -147,6 +167,9 @@ pub struct Reactor<S, P: Poller = Epoll> {
     now_ns: u64,
     now_ms: u64,
     counts: Turns,
+    stale_only: StaleOnly,
+    /// Outbound connections that wait for room in a listener's queue.
+    queued: HashMap<Token, Queued>,
     /// When it last warned of a slow turn.
     warned_ns: Option<u64>,
     stopped: bool,
@@ -156,23 +179,34 @@ impl<S: AsFd> Reactor<S> {
     /// A loop that waits with epoll.
     ///
     /// # Errors
-    /// `EMFILE`, `ENFILE`, `ENOMEM`: it needs three descriptors, of an epoll instance, an eventfd
-    /// and a timerfd.
-    pub fn new() -> io::Result<Self> {
-        Self::with_poller(Epoll::new()?)
+    /// [`Error::System`], which names the call. It needs three descriptors, of an epoll instance, an
+    /// eventfd and a timerfd: `EMFILE`, `ENFILE`, `ENOMEM`; `EPERM` in a sandbox that refuses one.
+    pub fn new() -> Result<Self, Error> {
+        Self::of_type()
     }
 }
 
 impl<S: AsFd, P: Poller> Reactor<S, P> {
+    /// A loop that waits with a new poller.
+    pub(crate) fn of_type() -> Result<Self, Error> {
+        // Of those there are, it is epoll's creation that takes a system call.
+        let poller = P::new().map_err(Error::system("create an epoll instance (epoll_create1)"))?;
+        Self::with_poller(poller)
+    }
+
     /// A loop that waits with the poller given, which watches nothing yet. It is given a waker
     /// and an alarm to watch, and wakes for timers only if it does.
     ///
     /// # Errors
     /// As for [`Reactor::new`].
-    pub fn with_poller(mut poller: P) -> io::Result<Self> {
-        let (waker, alarm) = (Waker::new()?, Alarm::new()?);
-        poller.add(waker.as_fd(), Token::pack(WAKER_SLOT, 0), Interest::READ)?;
-        poller.add(alarm.as_fd(), Token::pack(ALARM_SLOT, 0), Interest::READ)?;
+    pub fn with_poller(mut poller: P) -> Result<Self, Error> {
+        let waker = Waker::new().map_err(Error::system("make a waker for the loop (eventfd2)"))?;
+        let alarm =
+            Alarm::new().map_err(Error::system("make a timer for the loop (timerfd_create)"))?;
+        let waker_token = Token::pack(WAKER_SLOT, 0);
+        poller.add(waker.as_fd(), waker_token, Interest::READ).map_err(Error::watch)?;
+        let alarm_token = Token::pack(ALARM_SLOT, 0);
+        poller.add(alarm.as_fd(), alarm_token, Interest::READ).map_err(Error::watch)?;
         Ok(Reactor {
             poller,
             slots: Slab::with_capacity(SLOTS_AT_START),
@@ -187,6 +221,8 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
             now_ns: 0,
             now_ms: 0,
             counts: Turns::default(),
+            stale_only: StaleOnly::default(),
+            queued: HashMap::new(),
             warned_ns: None,
             stopped: false,
         })
@@ -197,6 +233,9 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
     ///
     /// # Errors
     /// Whatever [`Poller::wait`] and `timerfd_settime(2)` report, which is a bug in the program.
+    ///
+    /// # Panics
+    /// It may, if `handler` takes a turn of the same reactor.
     // Inlined, like all that a request passes through from here on: see sys/call.rs.
     #[inline(always)]
     pub fn turn<H>(&mut self, handler: &mut H, timeout_max: Option<Duration>) -> io::Result<()>
@@ -234,7 +273,7 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
                 }
                 // It has woken the loop: there are timers to look at below.
                 None if token.slot() == ALARM_SLOT => {}
-                None => self.counts.stale += 1,
+                None => self.drop_stale(),
             }
         }
 
@@ -303,14 +342,22 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
     /// # Errors
     /// Those of [`Poller::add`]; the source is dropped, which closes it.
     pub fn add(&mut self, source: S, interest: Interest) -> io::Result<Token> {
-        self.insert(source, interest, Waiting::NOTHING)
+        self.insert(source, Some(interest), Waiting::NOTHING)
     }
 
-    fn insert(&mut self, source: S, interest: Interest, waiting: Waiting) -> io::Result<Token> {
+    /// With no interest, without watching it yet.
+    fn insert(
+        &mut self,
+        source: S,
+        interest: Option<Interest>,
+        waiting: Waiting,
+    ) -> io::Result<Token> {
         let entry = self.slots.vacant_entry();
         let slot = u32::try_from(entry.key()).ok().filter(|&slot| slot < TIMER_SLOT);
         let token = Token::pack(slot.expect("under 4 billion sources"), self.generation);
-        self.poller.add(source.as_fd(), token, interest)?;
+        if let Some(interest) = interest {
+            self.poller.add(source.as_fd(), token, interest)?;
+        }
         entry.insert(Slot { generation: self.generation, waiting, source });
         self.generation = self.generation.wrapping_add(1);
         Ok(token)
@@ -353,8 +400,9 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
     /// Drops a source, which closes its descriptor. Its deadline is unset, and events already
     /// reported for it are not delivered. Returns whether it was there.
     ///
-    /// Dropping it must close the descriptor, and nobody may hold a duplicate: epoll would go on
-    /// watching it (`epoll(7)`). Take any other source out with [`remove`](Reactor::remove).
+    /// Dropping it must close the descriptor, and nobody may hold a
+    /// [duplicate](Reactor#duplicated-descriptors). Take any other source out with
+    /// [`remove`](Reactor::remove).
     pub fn close(&mut self, token: Token) -> bool {
         match self.take(token) {
             Some(source) => {
@@ -377,7 +425,10 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
 
     fn take(&mut self, token: Token) -> Option<S> {
         self.clear_deadline(token);
-        live(&mut self.slots, token)?;
+        let slot = live(&mut self.slots, token)?;
+        if slot.waiting.has(Waiting::CONNECTING) {
+            self.queued.remove(&token);
+        }
         Some(self.slots.remove(token.slot() as usize).source)
     }
 

@@ -79,6 +79,8 @@ impl SendBuffer {
         let outcome = write(&mut reply);
         if outcome == Outcome::Silence {
             reply.clear();
+        } else if outcome == Outcome::Close && reply.is_empty() {
+            // A last word that is none is not ended: a bare delimiter would be an empty reply.
         } else if let Some(bytes) = reply.into_terminated() {
             framing.end_reply(bytes);
         }

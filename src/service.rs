@@ -39,7 +39,7 @@ pub trait Service {
     fn call(&mut self, request: &[u8], reply: &mut Reply<'_>) -> Outcome;
 
     /// Says why a request was refused before it came here: a frame over its limit. The
-    /// connection is closed after this reply.
+    /// connection is closed after this reply, or without one if nothing is written.
     fn refuse(&mut self, why: Refusal, reply: &mut Reply<'_>) {
         write!(reply, "error: {why}");
     }
@@ -63,7 +63,8 @@ pub enum Outcome {
     /// The request made no sense, as the reply says. The next one is served if the framing can
     /// [find it](crate::framing::Framing::resyncs); otherwise the connection is closed.
     Reject,
-    /// The reply is sent, then the connection is closed; what else was received is dropped.
+    /// The reply is sent, then the connection is closed; what else was received is dropped. If
+    /// nothing was written, nothing is sent, not even the framing's end of a reply.
     Close,
 }
 

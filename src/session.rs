@@ -6,11 +6,6 @@
 //!
 //! ```text
 //!     receive(bytes) -> framing -> service -> unsent() ... advance(n)
-//!
-//!     the driver    reads while  wants_read()
-//!                   writes while wants_write()
-//!                   shuts down its sending side when wants_shutdown(), and says so: shut_down()
-//!                   closes when  is_done()
 //! ```
 //!
 //! ```
@@ -29,20 +24,116 @@
 //! assert!(session.is_done() && session.dropped_unfinished());
 //! ```
 //!
-//! **Memory.** An idle session owns no heap memory. What is received is served from the caller's
+//! # The contract
+//!
+//! A session says what it wants, and its driver obliges, in this order:
+//!
+//! | while the session | the driver | and tells the session |
+//! |---|---|---|
+//! | [`wants_write`](Session::wants_write) | sends the start of [`unsent`](Session::unsent) | [`advance`](Session::advance), with how much of it was sent |
+//! | [`wants_resume`](Session::wants_resume) | does nothing | [`resume`](Session::resume): it serves what it held back |
+//! | [`wants_shutdown`](Session::wants_shutdown) | shuts down the sending side (`shutdown(2)`) | [`shut_down`](Session::shut_down) |
+//! | [`is_done`](Session::is_done) | closes the connection | nothing more |
+//! | [`wants_read`](Session::wants_read) | receives | [`receive`](Session::receive), or [`receive_eof`](Session::receive_eof) at EOF |
+//!
+//! A session that is not done always wants one of these. A call that it does not want does nothing,
+//! except that a suspended session holds what it `receive`s (its bounds are those of a driver that
+//! keeps the contract), and takes note of an EOF. Only an `advance` past the end panics.
+//!
+//! `wants_resume` is the one to forget: a session that was given more requests than it may have
+//! replies unsent ([suspended](#bounds)) holds the rest, and the peer, which waits for the replies,
+//! sends nothing that would make it look at them.
+//!
+//! A driver that blocks, whole:
+//!
+//! ```
+//! use std::io::{self, Read, Write};
+//! use std::net::Shutdown;
+//! use std::os::unix::net::UnixStream;
+//! use c10k::framing::{Delimiter, Framing};
+//! use c10k::service::{Echo, Service};
+//! use c10k::Session;
+//!
+//! fn drive<F: Framing, S: Service>(
+//!     session: &mut Session<F, S>,
+//!     stream: &mut UnixStream,
+//! ) -> io::Result<()> {
+//!     let mut buffer = [0; 4096];
+//!     loop {
+//!         if session.wants_write() {
+//!             let sent = stream.write(session.unsent())?;
+//!             session.advance(sent);
+//!         } else if session.wants_resume() {
+//!             session.resume();
+//!         } else if session.wants_shutdown() {
+//!             stream.shutdown(Shutdown::Write)?;
+//!             session.shut_down();
+//!         } else if session.is_done() {
+//!             return Ok(());
+//!         } else {
+//!             match stream.read(&mut buffer)? {
+//!                 0 => session.receive_eof(),
+//!                 n => session.receive(&buffer[..n]),
+//!             };
+//!         }
+//!     }
+//! }
+//!
+//! // A hundred requests in one read, and room for ten replies: it suspends, and resumes.
+//! let (mut ours, mut peers) = UnixStream::pair()?;
+//! peers.write_all(&b"request\n".repeat(100))?;
+//! peers.shutdown(Shutdown::Write)?;
+//! let mut session = Session::new(Delimiter::new(b'\n'), Echo).pending_max(80);
+//! drive(&mut session, &mut ours)?;
+//! drop(ours);
+//! let mut replies = Vec::new();
+//! peers.read_to_end(&mut replies)?;
+//! assert_eq!(replies, b"request\n".repeat(100));
+//!
+//! // A request that is too long: the error arrives, and the session waits for the peer's EOF.
+//! let (mut ours, mut peers) = UnixStream::pair()?;
+//! peers.write_all(b"one\nand far too long\n")?;
+//! peers.shutdown(Shutdown::Write)?;
+//! let mut session = Session::new(Delimiter::new(b'\n').max_len(8), Echo);
+//! drive(&mut session, &mut ours)?;
+//! let mut replies = String::new();
+//! peers.read_to_string(&mut replies)?; // its EOF is the shut-down
+//! assert_eq!(replies, "one\nerror: frame too long\n");
+//! # Ok::<(), io::Error>(())
+//! ```
+//!
+//! # How it ends
+//!
+//! *By the peer's EOF.* What is held and whole is served, an unfinished frame is dropped, and the
+//! session is done as soon as no reply is unsent. Until the driver closes, it may still
+//! [`push`](Session::push): a driver that owes replies to requests it has seen counts them itself,
+//! and closes when the session is done *and* it owes none. `is_done` is false again while what was
+//! pushed is unsent.
+//!
+//! *From our side*, by [`close`](Session::close), a frame that was refused, a service that closes
+//! or panics: nothing more is served and nothing more can be pushed; what is unsent is sent; the
+//! sending side is shut down; what the peer still sends is discarded, up to [`LINGER_MAX`], until
+//! its EOF. The driver should bound that wait ([`LINGER`]). Done is then final.
+//!
+//! # Bounds
+//!
+//! No more is held than one frame of the longest allowed, one read, and as many replies as
+//! `pending_max` plus the one that crossed it. Past that the session *suspends*: it serves no more
+//! of what it holds, and wants no more, until all of it is sent.
+//!
+//! # Memory
+//!
+//! An idle session owns no heap memory. What is received is served from the caller's
 //! buffer; only the start of an unfinished frame is copied, and replies that the kernel would not
 //! take. A driver of many sessions lends them one send buffer in turn ([`Session::lend`],
 //! [`Session::reclaim`]).
-//!
-//! **Bounds.** No more is held than one frame of the longest allowed, one read, and as many
-//! replies as `pending_max` plus the one that crossed it. Past that the session *suspends*: it
-//! serves no more of what it holds, and wants no more, until all of it is sent.
+
+mod serve;
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use crate::framing::{Framing, Scan};
+use crate::framing::Framing;
 pub use crate::send_buffer::SendBuffer;
 use crate::service::{Outcome, Refusal, Reply, Service};
 
@@ -98,7 +189,7 @@ pub enum Ended {
     Malformed,
     /// The service asked for it.
     ByService,
-    /// The service panicked.
+    /// The service panicked, or the [framing](Framing) did.
     Panicked,
     /// The driver asked for it.
     ByDriver,
@@ -184,7 +275,10 @@ impl<F: Framing, S: Service> Session<F, S> {
         self.is_suspended() && !self.wants_write()
     }
 
-    /// Whether the connection can be closed.
+    /// Whether the connection can be closed: the session holds nothing, and waits for nothing.
+    ///
+    /// After the peer's EOF that is so whenever no reply is unsent, and not so again while
+    /// something that was [pushed](Session::push) since then is.
     #[inline]
     pub fn is_done(&self) -> bool {
         match self.phase {
@@ -198,6 +292,11 @@ impl<F: Framing, S: Service> Session<F, S> {
     #[inline]
     pub(crate) fn is_idle(&self) -> bool {
         self.phase == Phase::Open && self.held.is_none() && !self.wants_write()
+    }
+
+    /// Whether the start of a request is held, whose rest is still to come.
+    pub(crate) fn is_mid_request(&self) -> bool {
+        self.held.is_some() && !self.is_suspended()
     }
 
     /// Whether it has stopped serving and only waits for the peer to be done.
@@ -225,14 +324,13 @@ impl<F: Framing, S: Service> Session<F, S> {
 
     /// Takes what one read returned, serves each request that is whole, and returns how many.
     ///
-    /// While closing, it is discarded.
+    /// While [closing](Session::is_closing), and after EOF, it is discarded. If the session does
+    /// not [want to read](Session::wants_read) because it is suspended, it is held, whatever the
+    /// bound, and served in its turn.
     #[inline]
     pub fn receive(&mut self, input: &[u8]) -> usize {
         match self.phase {
-            Phase::Open => {
-                debug_assert!(!self.is_suspended(), "it did not want to read");
-                self.guarded(|session, served| session.receive_open(input, served))
-            }
+            Phase::Open => self.guarded(|session, served| session.receive_open(input, served)),
             Phase::Lingering => {
                 self.discard(input.len());
                 0
@@ -255,13 +353,19 @@ impl<F: Framing, S: Service> Session<F, S> {
         0
     }
 
-    /// Serves what is held since the session suspended, and returns how many requests.
+    /// Serves what is held since the session suspended, and returns how many requests: 0 if it
+    /// does not [want to](Session::wants_resume).
     pub fn resume(&mut self) -> usize {
-        debug_assert!(self.wants_resume());
+        if !self.wants_resume() {
+            return 0;
+        }
         self.guarded(Session::resume_held)
     }
 
     /// Stops serving: what is unsent is still sent, then the connection is closed in good order.
+    ///
+    /// What is held unserved is dropped. A goodbye is [pushed](Session::push) before this. Nothing
+    /// changes if the session is [closing](Session::is_closing) or [done](Session::is_done).
     pub fn close(&mut self) {
         if !self.is_done() {
             self.end(Ended::ByDriver);
@@ -271,8 +375,15 @@ impl<F: Framing, S: Service> Session<F, S> {
     // ---- Bytes out ----
 
     /// Writes something of the driver's own to be sent, such as a client's first request. The
-    /// framing ends it like a reply.
+    /// framing ends it like a reply, also if nothing is written.
+    ///
+    /// It is sent after whatever is unsent, and counts towards `pending_max`, which does not stop
+    /// it. It may be called after the peer's EOF. While the session is [closing](Session::is_closing) it does nothing, and
+    /// `write` is not called: the last reply is the last.
     pub fn push(&mut self, write: impl FnOnce(&mut S, &mut Reply<'_>)) {
+        if self.is_closing() {
+            return;
+        }
         let out = SendBuffer::of(&mut self.out);
         out.append(&self.framing, |reply| {
             write(&mut self.service, reply);
@@ -303,11 +414,13 @@ impl<F: Framing, S: Service> Session<F, S> {
         }
     }
 
-    /// Says that the sending side was shut down, as it [wanted](Session::wants_shutdown).
+    /// Says that the sending side was shut down. Does nothing if the session did not
+    /// [want that](Session::wants_shutdown).
     pub fn shut_down(&mut self) {
-        debug_assert!(self.wants_shutdown());
-        self.phase = Phase::Lingering;
-        self.bound = LINGER_MAX;
+        if self.wants_shutdown() {
+            self.phase = Phase::Lingering;
+            self.bound = LINGER_MAX;
+        }
     }
 
     /// Lends the session a buffer to gather replies in, if it has none of its own.
@@ -332,174 +445,6 @@ impl<F: Framing, S: Service> Session<F, S> {
             *spare = self.out.replace(own);
             spare.as_mut().expect("it was unsent").clear();
         }
-    }
-
-    // ---- Within ----
-
-    /// Runs what calls the service; a panic there ends the session, with the replies before it
-    /// intact.
-    #[inline]
-    fn guarded(&mut self, serve: impl FnOnce(&mut Self, &mut usize)) -> usize {
-        let mut served = 0;
-        // What a panic can leave half done is the service, which is not called again, and the
-        // reply under way, which is cut off here.
-        if catch_unwind(AssertUnwindSafe(|| serve(self, &mut served))).is_err() {
-            if let Some(out) = &mut self.out {
-                out.cut_off();
-            }
-            self.end(Ended::Panicked);
-        }
-        served
-    }
-
-    #[inline]
-    fn receive_open(&mut self, mut input: &[u8], served: &mut usize) {
-        if self.held.is_some() {
-            let Some(end) = self.finish_frame(input) else { return };
-            *served += 1;
-            input = &input[end..];
-        }
-        let mut scan = F::State::default();
-        let consumed = self.serve(input, &mut scan, served);
-        let rest = &input[consumed..];
-        if !rest.is_empty() && self.phase == Phase::Open {
-            // All of an unfinished frame has been scanned; if there is no room for replies, none
-            // of the rest has.
-            let suspended = self.is_over_pending();
-            self.held = Some(Box::new(Held { bytes: rest.to_vec(), head: 0, scan, suspended }));
-        }
-    }
-
-    /// Completes the held frame with the start of `input` and serves it. Returns how much of the
-    /// input it took, or `None` if all of it and the frame still goes on.
-    fn finish_frame(&mut self, input: &[u8]) -> Option<usize> {
-        let mut held = self.held.take().expect("the caller looked");
-        let carried = held.bytes.len() - held.head;
-        match self.framing.scan(&mut held.scan, carried, input) {
-            Scan::Incomplete => {
-                held.bytes.extend_from_slice(input);
-                self.held = Some(held);
-                None
-            }
-            Scan::Frame { end, trailer } => {
-                held.bytes.extend_from_slice(&input[..end]);
-                let frame = &held.bytes[held.head..held.bytes.len() - trailer];
-                self.call(frame);
-                Some(end)
-            }
-            Scan::TooLong => {
-                self.refuse(Refusal::FrameTooLong);
-                None
-            }
-            Scan::Skip(_) => unreachable!("a frame had begun"),
-        }
-    }
-
-    /// Serves frames from the start of `input` for as long as there is room for the replies.
-    /// Returns how many bytes that took.
-    #[inline(always)]
-    fn serve(&mut self, input: &[u8], scan: &mut F::State, served: &mut usize) -> usize {
-        if self.phase == Phase::Closing || self.is_over_pending() {
-            return 0;
-        }
-        let mut rest = input;
-        let mut ended = None;
-        while !rest.is_empty() && ended.is_none() {
-            match self.framing.scan(scan, 0, rest) {
-                Scan::Frame { end, trailer } => {
-                    let (frame, after) = rest.split_at(end);
-                    let out = SendBuffer::of(&mut self.out);
-                    let request = &frame[..end - trailer];
-                    ended = out.answer(&self.framing, &mut self.service, request);
-                    rest = after;
-                    *served += 1;
-                    *scan = F::State::default();
-                    if out.len() > self.bound as usize {
-                        break;
-                    }
-                }
-                Scan::Skip(blank) => rest = &rest[blank..],
-                Scan::Incomplete => break,
-                Scan::TooLong => {
-                    self.refuse(Refusal::FrameTooLong);
-                    break;
-                }
-            }
-        }
-        if let Some(why) = ended {
-            self.end(why);
-        }
-        input.len() - rest.len()
-    }
-
-    fn resume_held(&mut self, served: &mut usize) {
-        let mut held = self.held.take().expect("it was suspended");
-        let mut scan = F::State::default();
-        let consumed = self.serve(&held.bytes[held.head..], &mut scan, served);
-        held.head += consumed;
-        if held.head < held.bytes.len() && !self.is_closing() {
-            held.suspended = self.is_over_pending();
-            held.scan = scan;
-            self.held = Some(held);
-        }
-        if self.phase == Phase::PeerDone && !self.is_suspended() {
-            self.finish_held(served);
-        }
-    }
-
-    /// After EOF: a frame that is whole because nothing follows is served, one that is not is
-    /// dropped.
-    fn finish_held(&mut self, served: &mut usize) {
-        let Some(held) = self.held.take() else { return };
-        let frame = &held.bytes[held.head..];
-        if self.framing.complete_at_eof(&held.scan, frame.len()) {
-            self.call(frame);
-            *served += 1;
-        } else {
-            self.unfinished = true;
-        }
-    }
-
-    /// Serves one request that is not served in a row with others.
-    fn call(&mut self, request: &[u8]) {
-        let out = SendBuffer::of(&mut self.out);
-        if let Some(why) = out.answer(&self.framing, &mut self.service, request) {
-            self.end(why);
-        }
-    }
-
-    fn refuse(&mut self, why: Refusal) {
-        let out = SendBuffer::of(&mut self.out);
-        out.append(&self.framing, |reply| {
-            self.service.refuse(why, reply);
-            Outcome::Reply
-        });
-        self.end(Ended::Refused(why));
-    }
-
-    fn end(&mut self, why: Ended) {
-        if !self.is_closing() {
-            self.phase = Phase::Closing;
-            self.ended = Some(why);
-            self.held = None;
-        }
-    }
-
-    fn discard(&mut self, n: usize) {
-        match u32::try_from(n).ok().and_then(|n| self.bound.checked_sub(n)) {
-            Some(left) => self.bound = left,
-            None => self.phase = Phase::Done,
-        }
-    }
-
-    #[inline]
-    fn is_over_pending(&self) -> bool {
-        self.unsent_len() > self.bound as usize
-    }
-
-    #[inline]
-    fn unsent_len(&self) -> usize {
-        self.out.as_ref().map_or(0, |out| out.len())
     }
 }
 

@@ -6,17 +6,14 @@ mod common;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
 use std::sync::Mutex;
 use std::thread;
 
 use common::strace::Strace;
-use common::{Candidate, DEADLINE, EPOLL, EVERY_MODEL, Server, ask, each_of, kernel, wait_until};
-use nix::sys::signal::Signal;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, bind, connect, sendto,
-    setsockopt, socket, sockopt,
+use common::{
+    Candidate, DEADLINE, EPOLL, EVERY_MODEL, Need, Server, ask, each_of, has, kernel, wait_until,
 };
+use nix::sys::signal::Signal;
 
 fn start(model: &Candidate, args: &[&str]) -> Server {
     Server::start(model, &[&["--udp"], args].concat())
@@ -92,17 +89,25 @@ fn sums_and_their_errors() {
 }
 
 #[test]
-fn over_ipv6_and_from_the_address_that_was_asked() {
-    let listen = ["[::1]:0", "0.0.0.0:0"];
-    let server = Server::listening(&EPOLL, &listen, &["--udp"]);
+fn over_ipv6() {
+    if !has(Need::Ipv6) {
+        return;
+    }
+    let server = Server::listening(&EPOLL, &["[::1]:0"], &["--udp"]);
     exchange(&client_of(server.udp_addr()), b"six", b"six");
-    let four: SocketAddr = server.addrs[3].strip_prefix("udp ").unwrap().parse().unwrap();
+    assert_eq!(server.stop().summary().requests, 1);
+}
+
+#[test]
+fn a_reply_comes_from_the_address_that_was_asked() {
+    let server = Server::listening(&EPOLL, &["0.0.0.0:0"], &["--udp"]);
+    let port = server.udp_addr().port();
     // A connected socket takes a reply only from where it has sent to.
     for host in 1..5 {
-        let addr = SocketAddr::from(([127, 0, 0, host], four.port()));
+        let addr = SocketAddr::from(([127, 0, 0, host], port));
         exchange(&client_of(addr), b"four", b"four");
     }
-    assert_eq!(server.stop().summary().requests, 5);
+    assert_eq!(server.stop().summary().requests, 4);
 }
 
 #[test]
@@ -169,15 +174,8 @@ fn one_from_the_servers_own_address_is_refused() {
         let args = ["--udp", "--reuse-port", "--protocol", "echo"];
         let server = Server::listening(&EPOLL, &[listen], &args);
         let port = server.udp_addr().port();
-        let own = SockaddrStorage::from(SocketAddr::from(([127, 0, 0, 1], port)));
-        let flags = SockFlag::SOCK_CLOEXEC;
-        let forger = socket(AddressFamily::Inet, SockType::Datagram, flags, None).unwrap();
-        setsockopt(&forger, sockopt::ReusePort, &true).unwrap();
-        bind(forger.as_raw_fd(), &own).unwrap();
-        // Connected elsewhere, it takes none of the datagrams for that port.
-        let elsewhere = SockaddrStorage::from(SocketAddr::from(([127, 0, 0, 1], 9)));
-        connect(forger.as_raw_fd(), &elsewhere).unwrap();
-        sendto(forger.as_raw_fd(), b"who is there?", &own, MsgFlags::empty()).unwrap();
+        let own = SocketAddr::from(([127, 0, 0, 1], port));
+        kernel::send_from(own, own, b"who is there?");
 
         let client = client_of(SocketAddr::from(([127, 0, 0, 1], port)));
         exchange(&client, b"me", b"me");

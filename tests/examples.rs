@@ -1,5 +1,9 @@
 //! Runs the examples and talks to them: what the documentation tells people to run must work.
 
+#[path = "common/start.rs"]
+#[allow(dead_code)]
+mod start;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -16,6 +20,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, sockopt};
 use nix::unistd::Pid;
+use start::limit_descriptors;
 
 /// How long anything may take before the test gives up. Nothing is expected to take it.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -437,8 +442,8 @@ fn bare_loop_does_not_spin() {
 /// Out of descriptors, it goes on with the clients that it has, and takes others when some leave.
 #[test]
 fn bare_loop_runs_out_of_descriptors() {
-    let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -n 20; exec \"$0\" 127.0.0.1:0"]).arg(path("bare_loop"));
+    let mut command = Command::new(path("bare_loop"));
+    limit_descriptors(command.arg("127.0.0.1:0"), 20);
     let example = Example::spawn("bare_loop", command);
     let addr = example.addr();
 

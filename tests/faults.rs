@@ -14,8 +14,8 @@ use common::client::is_end;
 use common::kernel::{next_fd, set_address_space_limit, set_fd_limit};
 use common::strace::Strace;
 use common::{
-    LOCAL, Local, SELECT, SPIN, Server, THREADS, ask, each_model, each_of, ends, expect,
-    expect_eof, wait_until,
+    LOCAL, Local, SELECT, SPIN, Server, THREADS, ask, descriptors, each_model, each_of, ends,
+    expect, expect_eof, wait_until,
 };
 
 /// What became of a newcomer.
@@ -46,6 +46,7 @@ fn out_of_descriptors() {
     const NEWCOMERS: usize = 60;
     const REFUSALS: usize = 8;
     each_model(|model| {
+        let Some(_fds) = descriptors(INSIDE + NEWCOMERS) else { return };
         let server = Server::start(model, &[]);
         let mut inside: Vec<_> = (0..INSIDE).map(|_| server.connect()).collect();
         for client in &mut inside {
@@ -213,12 +214,14 @@ fn threads_that_cannot_be_started_are_refusals() {
 
 #[test]
 fn select_refuses_descriptors_that_do_not_fit() {
+    const CLIENTS: usize = 1_100;
+    let Some(_fds) = descriptors(CLIENTS) else { return };
     let server = Server::start(&SELECT, &[]);
     let mut clients = vec![server.connect()];
     // Once it has answered, it has all the descriptors that it needs for itself.
     ask(&mut clients[0], b"hello\n", b"hello\n");
     let room = 1 + (1024 - server.fds());
-    clients.extend((1..1100).map(|_| server.connect()));
+    clients.extend((1..CLIENTS).map(|_| server.connect()));
     for client in &mut clients[..room] {
         ask(client, b"hello\n", b"hello\n");
     }
@@ -231,7 +234,7 @@ fn select_refuses_descriptors_that_do_not_fit() {
     ask(&mut server.connect(), b"hello\n", b"hello\n");
     drop(clients);
     let outcome = server.stop();
-    assert_eq!(outcome.count("refused_no_room"), 1100 - room as u64);
+    assert_eq!(outcome.count("refused_no_room"), (CLIENTS - room) as u64);
     assert_eq!(outcome.summary().connections, room as u64 + 1);
     assert_eq!(outcome.summary().errors, 0);
 }

@@ -14,8 +14,8 @@ use std::time::Duration;
 use common::client::{connect_unix, try_connect, write_until_lost};
 use common::kernel::{anonymous, peak_resident};
 use common::{
-    EVERY_MODEL, PROCESSES, Server, THREADS, WAITING, ask, each_model, each_of, ends, expect,
-    expect_eof, reset, scratch_path, wait_until,
+    EVERY_MODEL, PROCESSES, Server, THREADS, WAITING, ask, descriptors, each_model, each_of, ends,
+    expect, expect_eof, reset, scratch_path, wait_until,
 };
 
 /// A client that behaves, in a loop of its own, while others do not.
@@ -110,6 +110,7 @@ fn a_client_that_reads_late_gets_everything() {
 fn dribbling_is_not_activity() {
     const DRIBBLERS: usize = 200;
     each_model(|model| {
+        let Some(_fds) = descriptors(DRIBBLERS) else { return };
         let server = Server::start(model, &["--idle-timeout", "3s"]);
         let asked = beside_a_good_client(&server, "", || {
             let mut clients: Vec<_> = (0..DRIBBLERS).map(|_| server.connect()).collect();
@@ -211,6 +212,7 @@ fn resets_by_the_thousand() {
 fn a_thousand_hostile_clients_leave_nothing_behind() {
     let prefix = "p".repeat(1000);
     each_of(WAITING, |model| {
+        let Some(_fds) = descriptors(510) else { return };
         let path = scratch_path("hostile", model);
         let unix = format!("unix:{}", path.display());
         let args = ["--prefix", &prefix, "--max-pending", "64KiB", "--idle-timeout", "3s"];

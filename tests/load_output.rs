@@ -8,10 +8,10 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use common::server::c10k;
-use common::{EPOLL, Server};
+use common::{EPOLL, Need, Server, has};
 use serde_json::Value;
 
 /// A file of a test's own.
@@ -72,10 +72,7 @@ print(everything.get_total_count(), *values, everything.get_max_value(), reader.
 
 #[test]
 fn another_implementation_reads_the_same_from_the_log() {
-    let mut python = Command::new("python3");
-    let has_hdrh = python.args(["-c", "import hdrh"]).stderr(Stdio::null()).status();
-    if !has_hdrh.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: python3 has no module hdrh (pip install hdrhistogram)");
+    if !has(Need::Hdrh) {
         return;
     }
     let log = scratch("python.hlog");

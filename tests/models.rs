@@ -15,7 +15,7 @@ use common::kernel::{children, limit_tasks, socket_count, state, thread_count};
 use common::server::c10k;
 use common::{
     BLOCKING, EPOLL, Local, PROCESSES, SPIN, Server, THREADS, ask, each_of, ends, expect,
-    expect_eof, wait_until,
+    expect_eof, skip, wait_until,
 };
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
@@ -198,8 +198,7 @@ fn at_the_limit_on_tasks_a_newcomer_is_refused() {
         let server = match Server::spawn(command, 1) {
             Ok(server) => server,
             Err(error) => {
-                eprintln!("skipped: the program cannot be run as another user here: {error}");
-                return;
+                return skip(&format!("the program cannot be run as another user: {error}"));
             }
         };
         let tasks = || thread_count(server.pid()) + children(server.pid()).len();

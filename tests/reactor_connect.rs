@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use c10k::poller::{Interest, Readiness, Token};
-use c10k::sys::{self, ConnectOptions, ListenOptions};
+use c10k::sys::{self, ConnectOptions, Connecting, ListenOptions};
 use c10k::{Addr, Error, Reactor};
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn};
 
@@ -198,18 +198,77 @@ fn a_unix_socket_is_connected_at_once_and_told_in_a_turn() {
     }
 }
 
-#[test]
-fn a_full_unix_listener_is_known_at_once() {
-    let path = TempPath::new("full");
+/// A unix listener whose accept queue is full.
+fn full_unix_listener(path: &TempPath) -> (OwnedFd, OwnedFd, Addr) {
     let addr = Addr::Unix(path.0.clone());
-    let _listener = sys::listen(&addr, &ListenOptions { backlog: 0, reuse_port: false }).unwrap();
+    let listener = sys::listen(&addr, &ListenOptions { backlog: 0, reuse_port: false }).unwrap();
+    let (first, connecting) = sys::connect(&addr, &ConnectOptions::default()).unwrap();
+    assert_eq!(connecting, Connecting::Done);
+    let (other, connecting) = sys::connect(&addr, &ConnectOptions::default()).unwrap();
+    assert_eq!(connecting, Connecting::QueueFull);
+    let again = sys::connect_again(other.as_fd(), &addr).unwrap();
+    assert_eq!(again, Connecting::QueueFull);
+    (listener, first, addr)
+}
+
+#[test]
+fn a_full_unix_listener_is_tried_again() {
+    let path = TempPath::new("full");
+    let (listener, _first, addr) = full_unix_listener(&path);
+    for interest in INTERESTS {
+        let mut reactor = Real::new().unwrap();
+        let token = connect(&mut reactor, &addr, LONG, interest).unwrap();
+        let mut tape = quiet();
+        while reactor.counts().turns < 5 {
+            reactor.turn(&mut tape, None).unwrap();
+        }
+        assert!(tape.told.is_empty(), "there is no room, and nobody else to wake the loop");
+        sys::accept(listener.as_fd(), true).unwrap().unwrap();
+        turn_until(&mut reactor, &mut tape, 1);
+        let writable = Told::Ready(token, Readiness::OUT);
+        assert_eq!(tape.told, [Told::Connected(token, Ok(())), writable], "{interest:?}");
+        assert!(no_timers(&reactor));
+    }
+}
+
+#[test]
+fn a_full_unix_listener_times_out() {
+    let path = TempPath::new("stays-full");
+    let (_listener, _first, addr) = full_unix_listener(&path);
     let mut reactor = Real::new().unwrap();
-    connect(&mut reactor, &addr, LONG, Interest::READ).unwrap();
-    let error = connect(&mut reactor, &addr, LONG, Interest::READ).unwrap_err();
-    assert!(
-        matches!(&error, Error::Connect { source, .. } if source.kind() == ErrorKind::WouldBlock)
-    );
-    assert_eq!(reactor.len(), 1);
+    let timeout = Duration::from_millis(300);
+    let begin = Instant::now();
+    let token = connect(&mut reactor, &addr, timeout, Interest::READ).unwrap();
+    let at_once = connect(&mut reactor, &addr, Duration::ZERO, Interest::READ).unwrap();
+    let closed = connect(&mut reactor, &addr, timeout, Interest::READ).unwrap();
+    assert!(reactor.close(closed));
+    let removed = connect(&mut reactor, &addr, timeout, Interest::READ).unwrap();
+    assert!(reactor.remove(removed).is_some());
+    let mut tape = tape(|reactor: &mut Real, told| {
+        let Told::Connected(which, result) = told else { panic!("{told:?}") };
+        assert_eq!(result, Err(ErrorKind::TimedOut));
+        assert!(which != token || reactor.now() >= begin + timeout, "early");
+        assert!(reactor.close(which));
+    });
+    turn_until(&mut reactor, &mut tape, 2);
+    let timed_out = |token| Told::Connected(token, Err(ErrorKind::TimedOut));
+    assert_eq!(tape.told, [timed_out(at_once), timed_out(token)]);
+    assert!(reactor.is_empty() && no_timers(&reactor));
+    // Each pause is twice as long as the one before: 1, 2, 4, ... 64 ms. The rest is waiting.
+    let turns = reactor.counts().turns;
+    assert!(turns <= 20, "{turns} turns");
+}
+
+#[test]
+fn a_listener_that_is_gone_ends_the_waiting_for_its_queue() {
+    let path = TempPath::new("full-and-gone");
+    let (listener, _first, addr) = full_unix_listener(&path);
+    let mut reactor = Real::new().unwrap();
+    let token = connect(&mut reactor, &addr, LONG, Interest::READ).unwrap();
+    drop(listener);
+    let mut tape = quiet();
+    turn_until(&mut reactor, &mut tape, 1);
+    assert_eq!(tape.told, [Told::Connected(token, Err(ErrorKind::ConnectionRefused))]);
 }
 
 #[test]

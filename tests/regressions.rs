@@ -7,14 +7,15 @@ mod support {
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use c10k::framing::{Delimiter, Framing, Scan};
 use c10k::poller::{Interest, Readiness, Token};
 use c10k::service::Echo;
 use c10k::session::Ended;
-use c10k::sys::ConnectOptions;
+use c10k::sys::{self, ConnectOptions};
 use c10k::{Addr, Reactor, Session};
 
 use support::heap::peak_of;
@@ -157,4 +158,13 @@ fn time_that_the_owner_takes_is_not_added_to_a_timer() {
     let mut tape = quiet();
     reactor.turn(&mut tape, Some(Duration::from_millis(20))).unwrap();
     assert_eq!((tape.told.len(), reactor.counts().events), (1, 1));
+}
+
+/// In release it was an EOF, and in debug a panic.
+#[test]
+#[should_panic(expected = "an empty buffer would look like EOF")]
+fn to_receive_into_nothing_is_a_bug_in_release_too() {
+    let (ours, mut peers) = UnixStream::pair().unwrap();
+    peers.write_all(b"x").unwrap();
+    let _ = sys::recv(ours.as_fd(), &mut []);
 }

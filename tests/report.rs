@@ -9,13 +9,12 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use common::comes_true;
+use common::machine::chromium;
 use common::server::c10k;
+use common::{Need, comes_true, has};
 
 /// Example figures, which say so themselves.
 const RACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/race.json");
-
-const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
 /// As wide as a phone, and as a desk's screen, in pixels.
 const WIDTHS: [u32; 2] = [390, 1280];
@@ -97,16 +96,10 @@ struct Browser {
 impl Browser {
     /// The first that is installed.
     fn find(test: &str) -> Option<Browser> {
-        let there = |name: &&str| {
-            let mut command = Command::new(name);
-            let version = command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
-            version.status().is_ok_and(|status| status.success())
-        };
-        let name = BROWSERS.into_iter().find(there);
-        if name.is_none() {
-            eprintln!("skipped: there is no Chromium here");
+        if !has(Need::Chromium) {
+            return None;
         }
-        Some(Browser { name: name?, scratch: Scratch::new(test) })
+        Some(Browser { name: chromium()?, scratch: Scratch::new(test) })
     }
 
     fn open(&self, page: &str, name: &str) -> Shown {

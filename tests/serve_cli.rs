@@ -8,6 +8,7 @@ use std::net::TcpListener;
 use std::process::Output;
 
 use common::server::c10k;
+use common::start::limit_descriptors;
 use common::{EVERY_MODEL, Server, THREADS, each_of};
 
 fn run(args: &[&str]) -> Output {
@@ -130,11 +131,8 @@ fn what_does_not_go_together() {
 fn not_enough_descriptors() {
     each_of(EVERY_MODEL, |model| {
         // Enough to start the program, not to start the server.
-        let script = r#"ulimit -n 5; exec "$0" "$@""#;
-        let mut command = std::process::Command::new("sh");
-        command.args(["-c", script, env!("CARGO_BIN_EXE_c10k"), "serve"]);
-        command.args(["--listen", "127.0.0.1:0"]).args(model.args);
-        let output = command.output().expect("a shell");
+        let mut command = c10k(&["serve", "--listen", "127.0.0.1:0"]);
+        let output = limit_descriptors(command.args(model.args), 5).output().unwrap();
         let stderr = text(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{stderr}");
         assert_eq!(stderr.lines().count(), 1, "{stderr}");

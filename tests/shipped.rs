@@ -67,7 +67,7 @@ fn each_shell_has_completions_with_every_verb() {
 #[test]
 fn bash_completes_verbs_options_and_values() {
     if Command::new("bash").arg("--version").output().is_err() {
-        eprintln!("skipped: there is no bash");
+        common::skip("there is no bash");
         return;
     }
     let script = printed(&["completions", "bash"]);

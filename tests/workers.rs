@@ -9,15 +9,19 @@ use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use c10k::Server as LibraryServer;
 use c10k::framing::Delimiter;
 use c10k::server::Model;
 use c10k::service::Echo;
 use common::client::{connect_unix, try_connect};
-use common::kernel::state;
-use common::{Candidate, EPOLL, Server, ask, expect_eof, reset, scratch_path, wait_until};
+use common::kernel::{set_fd_limit, state};
+use common::server::c10k;
+use common::start::{ignore_signal, limit_descriptors};
+use common::{
+    Candidate, EPOLL, Server, ask, descriptors, expect_eof, reset, scratch_path, wait_until,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -118,6 +122,7 @@ fn all_workers_serve_and_their_counts_are_one() {
 
 #[test]
 fn newcomers_go_round() {
+    let Some(_fds) = descriptors(300) else { return };
     let server = start(&["--workers", "3"]);
     drop(crowd(&server, 300));
     let shares = shares(&server.stop().stderr);
@@ -127,6 +132,7 @@ fn newcomers_go_round() {
 
 #[test]
 fn each_may_have_a_listener_of_its_own() {
+    let Some(_fds) = descriptors(300) else { return };
     let server = start(&["--workers", "3", "--reuse-port"]);
     let clients = ask_all((0..300).map(|_| server.connect()).collect());
     assert_eq!(clients.len(), 300);
@@ -146,6 +152,7 @@ fn each_may_have_a_listener_of_its_own() {
 
 #[test]
 fn a_killed_worker_takes_its_own_connections_only() {
+    let Some(_fds) = descriptors(300) else { return };
     for own_listeners in [&[][..], &["--reuse-port"]] {
         let server = start(&[&["--workers", "4"], own_listeners].concat());
         let clients = crowd(&server, 200);
@@ -177,6 +184,7 @@ fn a_killed_worker_takes_its_own_connections_only() {
 
 #[test]
 fn a_full_worker_leaves_newcomers_to_the_others() {
+    let Some(_fds) = descriptors(121) else { return };
     let server = start(&["--workers", "4", "--max-connections", "30"]);
     // As many as all of them have room for, each kept.
     let mut clients = ask_all((0..120).map(|_| server.connect()).collect());
@@ -203,25 +211,17 @@ fn server_sockets(server: &Server) -> usize {
     workers(server.pid()).iter().map(sockets).sum()
 }
 
-/// Starts the program by way of another, which sets something before it becomes it.
-fn by_way_of(other: &str, other_args: &[&str], args: &[&str]) -> Command {
-    let mut command = Command::new(other);
-    c10k::sys::die_with_parent(&mut command);
-    command.args(other_args).arg(env!("CARGO_BIN_EXE_c10k"));
-    command.args(["serve", "--listen", "127.0.0.1:0"]).args(args);
-    command.env("RUST_LOG", "info").env("RUST_LOG_STYLE", "never");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+/// A server whose log has no counts in it.
+fn serve(args: &[&str]) -> Command {
+    let mut command = c10k(&[&["serve", "--listen", "127.0.0.1:0"], args].concat());
+    command.env("RUST_LOG", "info");
     command
-}
-
-/// With a limit on descriptors.
-fn with_fds(fds: u32, args: &[&str]) -> Command {
-    by_way_of("sh", &["-c", &format!("ulimit -n {fds} && exec \"$0\" \"$@\"")], args)
 }
 
 #[test]
 fn so_does_one_with_no_descriptor_left() {
-    let mut server = with_fds(100, &["--workers", "3"]).spawn().expect("a shell");
+    let Some(_fds) = descriptors(180) else { return };
+    let mut server = limit_descriptors(&mut serve(&["--workers", "3"]), 100).spawn().unwrap();
     let mut stdout = BufReader::new(server.stdout.take().unwrap()).lines();
     let line = stdout.next().unwrap().unwrap();
     let addr: SocketAddr = line.strip_prefix("listening on tcp ").unwrap().parse().unwrap();
@@ -240,8 +240,7 @@ fn so_does_one_with_no_descriptor_left() {
 #[test]
 fn also_where_ended_children_are_ignored() {
     for (model, tasks) in [(&["--workers", "1"][..], 1), (&["--model", "processes"], 0)] {
-        let mut server =
-            by_way_of("env", &["--ignore-signal=CHLD"], model).spawn().expect("GNU env");
+        let mut server = ignore_signal(&mut serve(model), Signal::SIGCHLD).spawn().unwrap();
         let mut stdout = BufReader::new(server.stdout.take().unwrap()).lines();
         let line = stdout.next().unwrap().unwrap();
         let addr: SocketAddr = line.strip_prefix("listening on tcp ").unwrap().parse().unwrap();
@@ -259,15 +258,19 @@ fn also_where_ended_children_are_ignored() {
 
 #[test]
 fn workers_that_cannot_live_are_given_up() {
-    // Enough for the parent, and not for a loop.
-    let output = with_fds(7, &["--workers", "2"]).output().expect("a shell");
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    let server = start(&["--workers", "2"]);
+    // Enough for the parent, and not for the loop of another worker.
+    set_fd_limit(server.pid(), 7);
+    workers(server.pid()).into_iter().for_each(|pid| signal(pid, Signal::SIGKILL));
+    let outcome = server.wait();
+    let stderr = outcome.stderr;
+    assert_eq!(outcome.status.code(), Some(2), "{stderr}");
     assert!(stderr.contains("Too many open files"), "{stderr}");
     let last = stderr.lines().last().unwrap();
     assert!(last.starts_with("c10k: the workers fail again and again (exit status 1)"), "{last}");
     // Five tries for one of them, and at most as many for the other.
-    let failures = stderr.matches("Too many open files").count();
+    let failures =
+        stderr.matches("cannot make a timer for the loop (timerfd_create): Too many").count();
     assert!((5..=10).contains(&failures), "{failures} tries:\n{stderr}");
 }
 
@@ -414,7 +417,7 @@ fn a_process_with_threads_does_not_fork() {
             .service(|| Echo)
     };
     for server in [builder().workers(2), builder().model(Model::Processes)] {
-        let error = server.build().unwrap().run().unwrap_err().to_string();
+        let error = server.build().unwrap_err().to_string();
         assert!(error.contains("a fork copies only one of them"), "{error}");
     }
     let error = builder().workers(2).model(Model::Poll).build().unwrap_err();

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use super::account_for_end;
 use crate::Session;
+use crate::connection::Draining;
 use crate::framing::Framing;
 use crate::server::{Counters, Protocol};
 use crate::service::Service;
 use crate::session::LINGER;
-use crate::sys::{self, Recv};
+use crate::sys::{self, Recv, Rest};
 
 /// How many bytes one read takes at most. Each connection has its own buffer here, so it is
 /// smaller than the event loop's one.
@@ -22,16 +23,19 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Serves one connection from here to its end.
 ///
-/// `stopping` says whether the server has shut down the receiving side to stop it.
+/// `stopping` says whether the server is: then what has arrived is served, and the connection ends,
+/// one in the middle of a request or before its first after that. `rest` is how it learns of that
+/// while it blocks.
 pub(crate) fn serve<F: Framing, S: Service, M: Fn() -> S>(
     fd: BorrowedFd<'_>,
     protocol: &Protocol<F, M>,
     counters: &Counters,
     idle_timeout: Option<Duration>,
     stopping: impl Fn() -> bool,
+    rest: &Rest,
 ) {
     let mut session = protocol.session();
-    if let Err(error) = converse(fd, &mut session, idle_timeout, counters, stopping) {
+    if let Err(error) = converse(fd, &mut session, idle_timeout, counters, stopping, rest) {
         log::debug!("a connection is lost: {error}");
         counters.error(&error);
     }
@@ -49,9 +53,12 @@ fn converse<F: Framing, S: Service>(
     idle_timeout: Option<Duration>,
     counters: &Counters,
     stopping: impl Fn() -> bool,
+    rest: &Rest,
 ) -> io::Result<()> {
     let mut buffer = vec![0; RECV_SIZE];
     let mut patience = Patience::new(fd, idle_timeout)?;
+    let (mut before_first, mut at_rest) = (true, false);
+    let mut draining = Draining::No;
     loop {
         while session.wants_write() {
             let sent = sys::send(fd, session.unsent())?;
@@ -68,7 +75,7 @@ fn converse<F: Framing, S: Service>(
         }
         if session.wants_shutdown() {
             account_for_end(session.take_ended(), counters, || sys::peer_addr(fd));
-            if stopping() {
+            if rest.is_ended() {
                 outlast_replies(fd);
             }
             sys::shutdown_write(fd)?;
@@ -81,16 +88,40 @@ fn converse<F: Framing, S: Service>(
             }
             return Ok(());
         }
-        let (received, served) = match sys::recv(fd, &mut buffer)? {
+        if draining == Draining::No && stopping() {
+            draining = Draining::Arrived;
+        }
+        let at_once = draining == Draining::Arrived && !session.is_closing();
+        let result = match at_once {
+            true => sys::recv_at_once(fd, &mut buffer)?,
+            false => sys::recv(fd, &mut buffer)?,
+        };
+        let (received, served) = match result {
             Recv::Data(n) => (n, session.receive(&buffer[..n])),
-            Recv::Eof if stopping() && !session.is_closing() => {
+            Recv::Eof if rest.is_ended() && !session.is_closing() => {
                 // Not the peer's EOF but the server's: after the replies, FIN and no reset.
                 session.close();
                 (0, 0)
             }
             Recv::Eof => (0, session.receive_eof()),
+            Recv::WouldBlock if at_once => (0, 0),
             Recv::WouldBlock => return idle(session, counters),
         };
+        before_first &= received == 0;
+        let busy = before_first || session.is_mid_request();
+        if at_rest == busy {
+            at_rest = !busy;
+            rest.set(at_rest);
+        }
+        match draining {
+            // Not while it holds requests that wait for room for their replies.
+            Draining::Arrived if received < buffer.len() && session.wants_read() => match busy {
+                true => draining = Draining::LastRequest,
+                false => session.close(),
+            },
+            Draining::LastRequest if served > 0 => session.close(),
+            _ => {}
+        }
         counters.traffic.add(served, received, 0);
         let in_time = if served > 0 { patience.renew()? } else { patience.spend()? };
         if !in_time {

@@ -13,7 +13,7 @@ use self::processes::Processes;
 use self::threads::Threads;
 use crate::framing::Framing;
 use crate::poller::{Epoll, Poll, Select, Spin};
-use crate::server::{Config, Counters, Front, Server, Sources};
+use crate::server::{Config, Counters, Front, Setup};
 use crate::service::Service;
 use crate::session::Ended;
 use crate::{Addr, Error};
@@ -75,51 +75,52 @@ pub enum Trigger {
     Level,
 }
 
-/// Serves until stopped, in the way that the server's configuration says.
-pub(crate) fn run<F, S, M>(server: Server<F, M>) -> Result<(), Error>
+/// A server that only has to be run: what can fail was done.
+pub(crate) type Ready = Box<dyn FnOnce() -> Result<(), Error> + Send>;
+
+/// Makes all that the model needs to serve until it is stopped.
+pub(crate) fn prepare<F, S, M>(setup: Setup<F, M>) -> Result<Ready, Error>
 where
     F: Framing + Send + Sync + 'static,
     S: Service + Send + 'static,
     M: Fn() -> S + Send + Sync + 'static,
 {
-    let Server { listeners, datagrams, signals, shared, protocol, config } = server;
-    let sources = Sources { listeners, datagrams, signals };
+    let Setup { sources, shared, protocol, config } = setup;
     let (counted, idle_timeout) = (shared.clone(), config.idle_timeout);
     let event_loop = |protocol, trigger| EventLoop::new(protocol, counted, trigger, idle_timeout);
-    let result: io::Result<()> = match config.model {
+    match config.model {
         Model::Epoll(trigger) => {
             let model = event_loop(protocol, trigger);
-            Front::run::<Epoll>(model, sources, shared, &config)
+            Front::prepare::<Epoll>(model, sources, shared, &config)
         }
         Model::Poll => {
             let model = event_loop(protocol, Trigger::Level);
-            Front::run::<Poll>(model, sources, shared, &config)
+            Front::prepare::<Poll>(model, sources, shared, &config)
         }
         Model::Select => {
             let model = event_loop(protocol, Trigger::Level);
-            Front::run::<Select>(model, sources, shared, &config)
+            Front::prepare::<Select>(model, sources, shared, &config)
         }
         Model::Spin => {
             let model = event_loop(protocol, Trigger::Level);
-            Front::run::<Spin>(model, sources, shared, &config)
+            Front::prepare::<Spin>(model, sources, shared, &config)
         }
         Model::Threads => {
             let model = Threads::new(protocol, shared.clone(), &config);
-            Front::run::<Epoll>(model, sources, shared, &config)
+            Front::prepare::<Epoll>(model, sources, shared, &config)
         }
         Model::Blocking => {
             // In a thread of its own, so that there is one left to hear that it is to stop.
             let config = Config { connections_max: 1, ..config };
             let model = Threads::new(protocol, shared.clone(), &config);
-            Front::run::<Epoll>(model, sources, shared, &config)
+            Front::prepare::<Epoll>(model, sources, shared, &config)
         }
         Model::Processes => {
             // With poll, there is no epoll instance for the children to inherit.
             let model = Processes::new(protocol, shared.clone(), idle_timeout);
-            Front::run::<Poll>(model, sources, shared, &config)
+            Front::prepare::<Poll>(model, sources, shared, &config)
         }
-    };
-    result.map_err(Error::system("run the event loop"))
+    }
 }
 
 /// Counts why a session stopped serving, and says so in the log.

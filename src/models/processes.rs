@@ -63,13 +63,14 @@ impl<F: Framing, S: Service, M: Fn() -> S> Processes<F, M> {
     /// What the child does.
     fn serve(&self, parent: u32, fd: &OwnedFd) -> io::Result<()> {
         sys::close_all_but(fd);
-        sys::ignore(Signal::SIGINT);
-        sys::shut_down_on_sigterm(fd.as_fd())?;
-        SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGCHLD]).thread_unblock()?;
+        // A terminal sends these to all; the parent passes them on as SIGTERM.
+        [Signal::SIGINT, Signal::SIGHUP].into_iter().for_each(sys::ignore);
+        let told = sys::on_sigterm(fd.as_fd())?;
+        SigSet::empty().thread_set_mask()?;
         sys::end_with_parent(parent, libc::SIGKILL)?;
-        let stopping = sys::was_shut_down;
         let (protocol, counters) = (&self.protocol, &self.shared.counters);
-        blocking::serve(fd.as_fd(), protocol, counters, self.idle_timeout, stopping);
+        let stopping = || told.is_told();
+        blocking::serve(fd.as_fd(), protocol, counters, self.idle_timeout, stopping, &told.rest);
         Ok(())
     }
 }
@@ -133,7 +134,7 @@ where
     }
 
     fn drain(&mut self, _: &mut Loop<S, P>) {
-        // Each gets what has arrived, and then EOF.
+        // Each sees that, or gets an EOF.
         self.signal_all(Signal::SIGTERM);
     }
 

@@ -21,7 +21,10 @@ const BATCH: usize = 128;
 /// Waits with epoll: the kernel keeps the list of watched descriptors and the list of ready
 /// ones, and a wait costs what is ready, not what is watched.
 ///
-/// The descriptor is close-on-exec. It must not be shared with a forked child: both would see
+/// A descriptor that is closed is no longer watched, unless it was
+/// [duplicated](super#a-descriptor-that-is-closed).
+///
+/// The epoll descriptor is close-on-exec. It must not be shared with a forked child: both would see
 /// each other's changes.
 pub struct Epoll {
     epoll: epoll::Epoll,

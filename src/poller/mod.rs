@@ -24,6 +24,20 @@
 //! assert!(events[0].readiness.is_readable());
 //! # Ok::<(), std::io::Error>(())
 //! ```
+//!
+//! # A descriptor that is closed
+//!
+//! Stop watching a descriptor ([`Poller::delete`]) before it is closed. What happens otherwise
+//! differs:
+//!
+//! | closed while watched | epoll | poll, select |
+//! |---|---|---|
+//! | it was the only descriptor of the file | it is no longer watched ([`Poller::FORGETS_CLOSED`]) | each wait reports [`Readiness::NVAL`], an error, until it is deleted |
+//! | a duplicate is open (`try_clone`, `dup(2)`, a child) | the file is still watched: events go on under the old token, and `delete` says `EBADF` (`epoll(7)`, questions and answers, 6) | as above: they watch the number |
+//! | its number is in use again | the newcomer is not watched | the newcomer is watched, under the old token |
+//!
+//! For a duplicate that nobody reads from, epoll with level triggering returns at once, for ever:
+//! close the duplicate, or delete before closing.
 
 mod epoll;
 mod poll;
@@ -46,7 +60,7 @@ pub(crate) use spin::Spin;
 pub trait Poller: Sized {
     /// Whether closing a descriptor also stops its being watched, so that [`delete`] need not be
     /// called first. True of epoll, if the descriptor was never duplicated: the kernel watches
-    /// the open file description, not the number (`epoll(7)`, questions and answers).
+    /// the open file description, not the number ([more](self#a-descriptor-that-is-closed)).
     ///
     /// [`delete`]: Poller::delete
     const FORGETS_CLOSED: bool;
@@ -83,7 +97,7 @@ pub trait Poller: Sized {
     /// loop, which waits again.
     ///
     /// # Errors
-    /// None but for a bug in the caller (`EBADF`, `EINVAL`).
+    /// None but for a bug in the caller (`EINVAL`), or where the kernel is out of memory (`ENOMEM`).
     fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()>;
 }
 
@@ -190,6 +204,10 @@ impl Readiness {
     pub const HUP: Readiness = Readiness(libc::EPOLLHUP as u32);
     /// `EPOLLERR`
     pub const ERR: Readiness = Readiness(libc::EPOLLERR as u32);
+    /// `POLLNVAL`: the descriptor is not open. From poll and select; epoll forgets it.
+    pub const NVAL: Readiness = Readiness(libc::POLLNVAL as u32);
+
+    const ANY_ERR: Readiness = Readiness(Self::ERR.0 | Self::NVAL.0);
 
     /// From the kernel's bits.
     #[must_use]
@@ -204,20 +222,20 @@ impl Readiness {
     /// A `recv` or `accept` will not block: there is data, an EOF, an error or a connection.
     #[must_use]
     pub const fn is_readable(self) -> bool {
-        self.any_of(Readiness(Self::IN.0 | Self::RDHUP.0 | Self::HUP.0 | Self::ERR.0))
+        self.any_of(Readiness(Self::IN.0 | Self::RDHUP.0 | Self::HUP.0 | Self::ANY_ERR.0))
     }
 
     /// A `send` will not block: there is room, or it will fail.
     #[must_use]
     pub const fn is_writable(self) -> bool {
-        self.any_of(Readiness(Self::OUT.0 | Self::HUP.0 | Self::ERR.0))
+        self.any_of(Readiness(Self::OUT.0 | Self::HUP.0 | Self::ANY_ERR.0))
     }
 
     /// The peer will send no more. Data may still be waiting, and the peer may still be sent to
     /// (a half-close): with edge triggering this is the only hint that an EOF follows the data.
     #[must_use]
     pub const fn is_read_closed(self) -> bool {
-        self.any_of(Readiness(Self::RDHUP.0 | Self::HUP.0 | Self::ERR.0))
+        self.any_of(Readiness(Self::RDHUP.0 | Self::HUP.0 | Self::ANY_ERR.0))
     }
 
     /// Both directions are shut down. A socket that never was connected says so too.
@@ -227,10 +245,10 @@ impl Readiness {
     }
 
     /// An error is pending ([`take_error`](crate::sys::take_error)), for one a reset: nothing
-    /// sent will arrive any more.
+    /// sent will arrive any more. Or the descriptor is [not open](Readiness::NVAL).
     #[must_use]
     pub const fn is_error(self) -> bool {
-        self.any_of(Self::ERR)
+        self.any_of(Self::ANY_ERR)
     }
 }
 
@@ -249,6 +267,7 @@ impl fmt::Debug for Readiness {
             (Self::RDHUP, "RDHUP"),
             (Self::HUP, "HUP"),
             (Self::ERR, "ERR"),
+            (Self::NVAL, "NVAL"),
         ];
         let set = names.iter().filter(|(bit, _)| self.any_of(*bit)).map(|(_, name)| *name);
         f.write_str("Readiness(")?;
@@ -306,6 +325,9 @@ mod tests {
 
         let reset = both_closed | Readiness::OUT | Readiness::ERR;
         assert!(reset.is_error() && reset.is_readable() && reset.is_writable());
+
+        let closed = Readiness::NVAL;
+        assert!(closed.is_error() && closed.is_readable() && closed.is_writable());
 
         assert!(!Readiness::NONE.is_readable() && !Readiness::NONE.is_writable());
     }

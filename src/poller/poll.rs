@@ -13,7 +13,8 @@ use crate::sys;
 /// descriptor in it. There is no limit to the array but time: a wait costs what is watched,
 /// ready or not.
 ///
-/// Level-triggered only.
+/// Level-triggered only. A descriptor that was closed while watched is reported in each wait
+/// ([`Readiness::NVAL`]).
 pub struct Poll {
     /// What the kernel is shown.
     fds: Vec<libc::pollfd>,

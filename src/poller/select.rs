@@ -16,7 +16,8 @@ use crate::sys::{self, FD_SETSIZE, FdSet};
 /// [`add`](Poller::add). In C, `FD_SET` would write past the end of it.
 ///
 /// Level-triggered only. A set has no room for what kind of event it is: a half-close, a reset
-/// and data are all [`Readiness::IN`], and `recv` tells.
+/// and data are all [`Readiness::IN`], and `recv` tells. Where a descriptor was closed while watched
+/// ([`Readiness::NVAL`]), the kernel only says that there is one, and each wait asks poll as well.
 pub struct Select {
     read: FdSet,
     write: FdSet,
@@ -35,6 +36,24 @@ impl Select {
                 set.remove(fd);
             }
         }
+    }
+
+    /// A descriptor is not open (`EBADF`). select does not say which, and says nothing of the
+    /// others either; poll does.
+    #[cold]
+    fn ask_poll(&self, events: &mut Vec<Event>) -> io::Result<()> {
+        let asked = |fd| {
+            let read = if self.read.contains(fd) { libc::POLLIN } else { 0 };
+            let write = if self.write.contains(fd) { libc::POLLOUT } else { 0 };
+            libc::pollfd { fd, events: read | write, revents: 0 }
+        };
+        let mut fds: Vec<_> = self.fds.iter().map(|&fd| asked(fd)).collect();
+        sys::poll(&mut fds, 0)?;
+        for (at, fd) in fds.iter().enumerate().filter(|(_, fd)| fd.revents != 0) {
+            let readiness = Readiness::from_bits(fd.revents as u16 as u32);
+            events.push(Event { token: self.watched.token(at), readiness });
+        }
+        Ok(())
     }
 }
 
@@ -98,6 +117,9 @@ impl Poller for Select {
         let mut left = match sys::select(limit, &mut read, &mut write, timeout_ms(timeout)) {
             Ok(ready) => ready,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::EBADF) => {
+                return self.ask_poll(events);
+            }
             Err(error) => return Err(error),
         };
         for (at, &fd) in self.fds.iter().enumerate() {

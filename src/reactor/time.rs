@@ -1,6 +1,5 @@
 //! Deadlines of sources, and timers that belong to none.
 
-use std::io;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
@@ -72,8 +71,8 @@ impl<S: AsFd, P: Poller> Reactor<S, P> {
         }
         let slot = live(&mut self.slots, token).expect("closing a source unsets its deadline");
         slot.waiting.take_deadline();
-        match slot.waiting.clear(Waiting::CONNECTING) {
-            true => handler.connected(self, token, Err(io::ErrorKind::TimedOut.into())),
+        match slot.waiting.has(Waiting::CONNECTING) {
+            true => self.connect_is_due(handler, token),
             false => handler.deadline(self, token),
         }
     }

@@ -1,21 +1,23 @@
 //! How a server is put together.
 
 use std::fmt;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::{Config, Server, Shared, Tally};
+use super::{Config, Server, Setup, Shared, Sources, Tally, workers};
 use crate::framing::Framing;
-use crate::models::Model;
+use crate::models::{self, Model};
 use crate::reactor::TIMEOUT_MAX;
 use crate::server::datagrams::Bound;
 use crate::server::listener::{Listener, Share};
 use crate::service::Service;
 use crate::session::PENDING_MAX;
-use crate::sys::ListenOptions;
-use crate::{Addr, Error, Session, Signals};
+use crate::sys::{self, ListenOptions};
+use crate::{Addr, Error, Session, Signals, signals};
 
 /// What is spoken: how a stream is cut, and who answers.
 pub(crate) struct Protocol<F, M> {
@@ -41,7 +43,8 @@ impl<F: Framing, S: Service, M: Fn() -> S> Protocol<F, M> {
 /// `F` and `M` are `()` until [`framing`](Builder::framing) and [`service`](Builder::service)
 /// were called, and a server without them cannot be built.
 pub struct Builder<F = (), M = ()> {
-    addrs: Vec<Addr>,
+    /// Those of each name.
+    addrs: Vec<Vec<Addr>>,
     listen: ListenOptions,
     config: Config,
     protocol: Protocol<F, M>,
@@ -64,14 +67,17 @@ impl Builder {
 }
 
 impl<F, M> Builder<F, M> {
-    /// Listens on an address: `127.0.0.1:7000`, `[::1]:7000`, `localhost:7000` or
-    /// `unix:/path`. May be called several times; port 0 lets the kernel choose
+    /// Listens on an address: `127.0.0.1:7000`, `[::1]:7000`, `localhost:7000`, `unix:/path` or
+    /// `unix:@name` ([`Addr::resolve`]). May be called several times; port 0 lets the kernel choose
     /// ([`Server::local_addrs`] tells).
+    ///
+    /// Of a name that stands for several addresses, all that can be bound are listened on, and the
+    /// log warns of the others. With port 0 they have the same port.
     ///
     /// # Errors
     /// [`Error::Resolve`].
     pub fn listen(mut self, address: &str) -> Result<Self, Error> {
-        self.addrs.extend(Addr::resolve(address)?);
+        self.addrs.push(Addr::resolve(address)?);
         Ok(self)
     }
 
@@ -136,7 +142,9 @@ impl<F, M> Builder<F, M> {
         self
     }
 
-    /// How long to wait, once told to stop, for replies to be taken. Default: 5 s.
+    /// Once told to stop, how long a connection has that is in the middle of a request, or before its
+    /// first, to finish that, and every one to take its replies. One that has had them ends at once.
+    /// Default: 5 s.
     #[must_use]
     pub fn drain(mut self, drain: Duration) -> Self {
         self.config.drain = drain.min(TIMEOUT_MAX);
@@ -184,8 +192,8 @@ impl<F, M> Builder<F, M> {
         self
     }
 
-    /// Stops on SIGINT and SIGTERM too, not on the [`Handle`](super::Handle)'s word alone. They
-    /// are blocked from [`build`](Builder::build) on in this thread and those it starts, and
+    /// Stops on SIGINT, SIGTERM and SIGHUP too, not on the [`Handle`](super::Handle)'s word alone.
+    /// They are blocked from [`build`](Builder::build) on in this thread and those it starts, and
     /// received by the loop; see [`Signals`].
     #[must_use]
     pub fn stop_on_signals(mut self, stop: bool) -> Self {
@@ -196,16 +204,23 @@ impl<F, M> Builder<F, M> {
 
 impl<F, S, M> Builder<F, M>
 where
-    F: Framing,
-    S: Service,
-    M: Fn() -> S,
+    F: Framing + Send + Sync + 'static,
+    S: Service + Send + 'static,
+    M: Fn() -> S + Send + Sync + 'static,
 {
-    /// Opens the listening sockets. From here on clients can connect, and wait to be served.
+    /// Opens the listening sockets, and makes all that the server needs to serve: a server that was
+    /// built can run. From here on clients can connect, and wait to be served.
+    ///
+    /// The server has a loop from here on, which does not survive a `fork(2)`: a program that becomes
+    /// a daemon does so before. What each worker will need it makes itself, after it was forked; all
+    /// of that was made once here, and given back.
     ///
     /// # Errors
     /// [`Error::Missing`] without an address, [`Error::Conflict`] for workers with a model that has
-    /// none, [`Error::Listen`], [`Error::System`].
-    pub fn build(self) -> Result<Server<F, M>, Error> {
+    /// none, [`Error::Listen`] (of a name with several addresses, if none of them can be bound),
+    /// [`Error::System`], which names the call: out of descriptors, refused by a sandbox, or the
+    /// process is to fork and has threads.
+    pub fn build(self) -> Result<Server, Error> {
         if self.addrs.is_empty() {
             return Err(Error::Missing("address to listen on"));
         }
@@ -213,23 +228,32 @@ where
         if workers > 0 && !matches!(self.config.model, Model::Epoll(_)) {
             return Err(Error::Conflict("workers are for the model epoll"));
         }
+        if self.config.forks() {
+            sys::check_single_threaded().map_err(Error::system("fork"))?;
+        }
         let mut sockets = Sockets::default();
-        for addr in &self.addrs {
-            self.open(addr, &mut sockets)?;
+        for addrs in &self.addrs {
+            sockets.extend(self.open_name(addrs)?);
         }
         let Sockets { listeners, datagrams, addrs } = sockets;
         if self.datagrams.is_some() && datagrams.is_empty() {
             return Err(Error::Conflict("there are no datagrams at the path of a unix socket"));
         }
-        let counters = Tally::new(workers).map_err(Error::system("map memory for counters"))?;
-        Ok(Server {
-            listeners,
-            datagrams,
-            signals: self.signals()?,
-            shared: Arc::new(Shared::new(addrs, counters)),
+        let counters = Tally::new(workers).map_err(Error::system("share memory (mmap)"))?;
+        let shared = Arc::new(Shared::new(addrs, counters));
+        let signals = self.signals()?;
+        let config = Config { datagram_len_max: self.datagrams.unwrap_or(0), ..self.config };
+        let setup = Setup {
+            sources: Sources { listeners, datagrams, signals },
+            shared: Arc::clone(&shared),
             protocol: Arc::new(self.protocol),
-            config: Config { datagram_len_max: self.datagrams.unwrap_or(0), ..self.config },
-        })
+            config: config.clone(),
+        };
+        let ready = match workers {
+            0 => models::prepare(setup)?,
+            _ => workers::prepare(setup)?,
+        };
+        Ok(Server { shared, config, ready })
     }
 }
 
@@ -241,12 +265,51 @@ struct Sockets {
     addrs: Vec<Addr>,
 }
 
-/// How often a port is looked for that is free for streams and for datagrams.
+impl Sockets {
+    fn extend(&mut self, others: Sockets) {
+        self.listeners.extend(others.listeners);
+        self.datagrams.extend(others.datagrams);
+        self.addrs.extend(others.addrs);
+    }
+}
+
+/// How often a port is looked for that is free for streams and for datagrams, and at each address
+/// of a name.
 const PORTS_TRIED: usize = 100;
 
 impl<F, M> Builder<F, M> {
+    /// Opens the sockets at the addresses of one name, and does without those that cannot be bound
+    /// if there is one that can.
+    fn open_name(&self, addrs: &[Addr]) -> Result<Sockets, Error> {
+        let mut tries = PORTS_TRIED;
+        loop {
+            tries -= 1;
+            let (mut sockets, mut failures) = (Sockets::default(), Vec::new());
+            for addr in addrs {
+                match self.open(&with_port_of(addr, sockets.addrs.first())) {
+                    Ok(opened) => sockets.extend(opened),
+                    Err(error) => failures.push(error),
+                }
+            }
+            let any_port = matches!(addrs.first(), Some(Addr::Tcp(addr)) if addr.port() == 0);
+            if any_port && tries > 0 && failures.iter().any(is_taken) {
+                // Somebody has the first one's port at another address.
+                continue;
+            }
+            let mut failures = failures.into_iter();
+            if sockets.addrs.is_empty()
+                && let Some(first) = failures.next()
+            {
+                return Err(first);
+            }
+            failures.for_each(|error| log::warn!("{error}; it is left out"));
+            return Ok(sockets);
+        }
+    }
+
     /// Opens the sockets at one address.
-    fn open(&self, addr: &Addr, sockets: &mut Sockets) -> Result<(), Error> {
+    fn open(&self, addr: &Addr) -> Result<Sockets, Error> {
+        let mut sockets = Sockets::default();
         let own = self.listen.reuse_port && !matches!(addr, Addr::Unix(_));
         let share = match self.config.workers {
             0 => Share::Nobody,
@@ -267,7 +330,7 @@ impl<F, M> Builder<F, M> {
         }
         sockets.listeners.push(first);
         sockets.datagrams.extend(datagrams);
-        Ok(())
+        Ok(sockets)
     }
 
     /// A listener, and a socket for datagrams at the same port. If the kernel chooses the port, it
@@ -293,15 +356,29 @@ impl<F, M> Builder<F, M> {
     fn signals(&self) -> Result<Option<Signals>, Error> {
         let mut signals = Vec::new();
         if self.signals {
-            signals.extend([Signal::SIGINT, Signal::SIGTERM]);
+            signals.extend(signals::ending());
         }
-        if self.config.workers > 0 || self.config.model == Model::Processes {
+        if self.config.forks() {
             signals.push(Signal::SIGCHLD);
         }
         if signals.is_empty() {
             return Ok(None);
         }
-        Signals::of(&signals).map(Some).map_err(Error::system("receive signals"))
+        Signals::of(signals).map(Some).map_err(Error::system("receive signals (signalfd4)"))
+    }
+}
+
+fn is_taken(error: &Error) -> bool {
+    matches!(error, Error::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse)
+}
+
+/// An address whose port the kernel is to choose, with the port that it chose for another.
+fn with_port_of(addr: &Addr, other: Option<&Addr>) -> Addr {
+    match (addr, other) {
+        (Addr::Tcp(addr), Some(Addr::Tcp(other))) if addr.port() == 0 => {
+            Addr::Tcp(SocketAddr::new(addr.ip(), other.port()))
+        }
+        _ => addr.clone(),
     }
 }
 
@@ -311,5 +388,51 @@ impl<F, M> fmt::Debug for Builder<F, M> {
             .field("addrs", &self.addrs)
             .field("config", &self.config)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::framing::Delimiter;
+    use crate::service::Echo;
+
+    /// A server at the addresses of one name, for which no resolver is needed.
+    fn listening(addrs: &[&str]) -> Result<Vec<Addr>, Error> {
+        let mut builder = Server::builder().framing(Delimiter::new(b'\n')).service(|| Echo);
+        builder.addrs.push(addrs.iter().map(|addr| Addr::Tcp(addr.parse().unwrap())).collect());
+        Ok(builder.datagrams(100).build()?.local_addrs().to_vec())
+    }
+
+    /// An address of no machine (RFC 1112, section 4).
+    const NOWHERE: &str = "240.0.0.1:0";
+
+    fn port(addr: &Addr) -> u16 {
+        let (Addr::Tcp(addr) | Addr::Udp(addr)) = addr else { panic!("{addr}") };
+        addr.port()
+    }
+
+    #[test]
+    fn a_name_is_served_at_those_of_its_addresses_that_can_be_bound() {
+        for addrs in [[NOWHERE, "127.0.0.1:0"], ["127.0.0.1:0", NOWHERE]] {
+            let bound = listening(&addrs).unwrap();
+            assert_eq!(bound.len(), 2, "streams and datagrams at one address: {bound:?}");
+        }
+        let error = listening(&[NOWHERE, "240.0.0.2:0"]).unwrap_err().to_string();
+        assert!(error.starts_with("cannot listen on tcp 240.0.0.1:0: "), "{error}");
+    }
+
+    #[test]
+    fn the_addresses_of_a_name_have_one_port() {
+        let bound = listening(&["127.0.0.1:0", NOWHERE, "127.0.0.2:0"]).unwrap();
+        assert_eq!(bound.len(), 4);
+        assert!(bound.iter().all(|addr| port(addr) == port(&bound[0])), "{bound:?}");
+        // One that is taken at an address is left out like any other, if it was asked for.
+        let here = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = here.local_addr().unwrap();
+        let elsewhere = format!("127.0.0.2:{}", taken.port());
+        let bound = listening(&[&taken.to_string(), &elsewhere]).unwrap();
+        assert_eq!(bound[0].to_string(), format!("tcp {elsewhere}"));
+        drop(here);
     }
 }

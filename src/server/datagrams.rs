@@ -4,15 +4,14 @@
 //! another: whatever the model, the loop that accepts connections serves datagrams too.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use nix::ifaddrs::getifaddrs;
-
 use super::counters::Counters;
 use super::listener::Share;
+use super::own_addrs::OwnAddrs;
 use crate::poller::Interest;
 use crate::service::{Outcome, Reply, Service};
 use crate::sys::{self, Datagram, Datagrams};
@@ -38,44 +37,13 @@ impl Bound {
         Addr::Udp(self.addr)
     }
 
+    pub(crate) fn socket_addr(&self) -> SocketAddr {
+        self.addr
+    }
+
     /// In a worker: whether it is to serve this.
     pub(crate) fn is_of_worker(&self, worker: usize) -> bool {
         self.share.is_of_worker(worker)
-    }
-}
-
-/// The addresses that a datagram may not come from: the server's own. A reply to one would be a
-/// request, and so on without end, as fast as the machine can (RFC 862 has no word on that, and
-/// those who know an address may claim to send from it).
-#[derive(Debug, Default)]
-pub(crate) struct OwnAddrs {
-    bound: Vec<SocketAddr>,
-    /// Of this machine, if a socket is bound to all of them.
-    local: Vec<IpAddr>,
-}
-
-impl OwnAddrs {
-    pub(crate) fn of(sockets: &[Bound]) -> io::Result<OwnAddrs> {
-        let bound: Vec<_> = sockets.iter().map(|socket| socket.addr).collect();
-        let mut local = Vec::new();
-        if bound.iter().any(|addr| addr.ip().is_unspecified()) {
-            for address in getifaddrs()?.filter_map(|interface| interface.address) {
-                let v4 = address.as_sockaddr_in().map(|addr| IpAddr::V4(addr.ip()));
-                let v6 = address.as_sockaddr_in6().map(|addr| IpAddr::V6(addr.ip()));
-                local.extend(v4.or(v6));
-            }
-        }
-        Ok(OwnAddrs { bound, local })
-    }
-
-    fn contains(&self, from: SocketAddr) -> bool {
-        self.bound.iter().any(|own| {
-            let ip = from.ip();
-            // The scope of a link-local address is not a part of it.
-            let is_there = || ip.is_loopback() || self.local.contains(&ip);
-            own.port() == from.port()
-                && (own.ip() == ip || (own.ip().is_unspecified() && is_there()))
-        })
     }
 }
 
@@ -145,7 +113,7 @@ impl Desk {
         for at in 0..received {
             let Some(request) = self.requests.get(at) else { continue };
             bytes += request.bytes.len();
-            if !is_to_be_served(&request, self.len_max, &self.own, &socket.service, counters) {
+            if !is_to_be_served(&request, self.len_max, &mut self.own, &socket.service, counters) {
                 continue;
             }
             requests += 1;
@@ -194,7 +162,7 @@ impl Desk {
 fn is_to_be_served<S: Service>(
     datagram: &Datagram<'_>,
     len_max: usize,
-    own: &OwnAddrs,
+    own: &mut OwnAddrs,
     service: &S,
     counters: &Counters,
 ) -> bool {
@@ -216,6 +184,7 @@ fn answer<S: Service>(service: &mut S, request: &[u8], replies: &mut Vec<u8>) ->
     // A panic can leave the service half changed, and the reply half written: both go.
     match catch_unwind(AssertUnwindSafe(|| service.call(request, &mut reply))) {
         Ok(Outcome::Silence) => Served::Silence,
+        Ok(Outcome::Close) if reply.is_empty() => Served::Silence,
         Ok(Outcome::Reply | Outcome::Reject | Outcome::Close) => Served::Reply,
         Err(_) => Served::Panicked,
     }

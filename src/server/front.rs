@@ -1,16 +1,19 @@
 //! The part of a server that all models share: accepting, refusing, pausing, stopping.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::datagrams::{Desk, OwnAddrs, Socket};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use super::datagrams::{Desk, Socket};
+use super::own_addrs::OwnAddrs;
 use super::serve::{Loop, Serve, Source, Sources};
 use super::{Config, Listener, Shared};
+use crate::models::Ready;
 use crate::poller::{Interest, Poller, Readiness, Token};
-use crate::{Handler, Reactor, TimerId, sys};
+use crate::{Error, Handler, Reactor, TimerId, sys};
 
 /// How many connections one listener accepts in a turn, so that a flood of newcomers leaves time
 /// for those who are in.
@@ -53,28 +56,31 @@ pub(crate) struct Front<V> {
     at_limit: bool,
     /// Given up for a moment to accept, and thereby refuse, a connection that there is no
     /// descriptor for; otherwise it would stay in the queue and be reported for ever.
-    reserve: Option<File>,
+    reserve: Option<EventFd>,
     drain_timer: Option<TimerId>,
     last_warning: Option<Instant>,
 }
 
 impl<V> Front<V> {
-    /// Serves until stopped.
-    pub(crate) fn run<P: Poller>(
+    /// Makes the loop, and has it watch all that it is to wait for. What it serves until it is
+    /// stopped is only run then.
+    pub(crate) fn prepare<P>(
         model: V,
         sources: Sources,
         shared: Arc<Shared>,
         config: &Config,
-    ) -> io::Result<()>
+    ) -> Result<Ready, Error>
     where
-        V: Serve<P>,
+        P: Poller + Send + 'static,
+        V: Serve<P> + Send + 'static,
+        V::Connection: Send + 'static,
+        V::Service: Send + 'static,
     {
-        let mut reactor: Loop<V, P> = Reactor::with_poller(P::new()?)?;
+        let mut reactor: Loop<V, P> = Reactor::of_type()?;
         let Sources { listeners, datagrams, signals } = sources;
-        let desk = match datagrams.is_empty() {
-            true => None,
-            false => Some(Desk::new(OwnAddrs::of(&datagrams)?, config.datagram_len_max)),
-        };
+        let desk = (!datagrams.is_empty())
+            .then(|| Desk::new(OwnAddrs::of(&datagrams), config.datagram_len_max));
+        let reserve = reserve().map_err(Error::system("reserve a descriptor (eventfd2)"))?;
         let mut front = Front {
             model,
             desk,
@@ -83,31 +89,30 @@ impl<V> Front<V> {
             drain: config.drain,
             listeners: Vec::new(),
             at_limit: false,
-            reserve: Some(File::open("/dev/null")?),
+            reserve: Some(reserve),
             drain_timer: None,
             last_warning: None,
             shared: Arc::clone(&shared),
         };
+        let mut watch = |source, interest| reactor.add(source, interest).map_err(Error::watch);
         for listener in listeners {
             let interest = listener.interest();
-            let source = Source::Listener(Box::new(listener));
-            front.listeners.push(reactor.add(source, interest)?);
+            front.listeners.push(watch(Source::Listener(Box::new(listener)), interest)?);
         }
         for bound in datagrams {
             let socket = Box::new(Socket::new(bound, front.model.service()));
             let interest = socket.interest();
-            front.datagrams.push(reactor.add(Source::Datagrams(socket), interest)?);
+            front.datagrams.push(watch(Source::Datagrams(socket), interest)?);
         }
         if let Some(signals) = signals {
-            reactor.add(Source::Signals(Box::new(signals)), Interest::READ)?;
+            watch(Source::Signals(Box::new(signals)), Interest::READ)?;
         }
+        // Told to stop from here on, it is woken by that when it runs.
         shared.loop_is(reactor.waker());
-        if shared.is_stopping() {
-            // Stopped before there was a loop to wake.
-            shared.wake();
-        }
-        shared.counters.serving.set(1);
-        reactor.run(&mut front)
+        Ok(Box::new(move || {
+            shared.counters.serving.set(1);
+            reactor.run(&mut front).map_err(Error::system("run the event loop"))
+        }))
     }
 
     // ---- Accepting ----
@@ -196,7 +201,7 @@ impl<V> Front<V> {
             self.shared.counters.refused_no_fd.add(1);
         }
         // Another process may have been quicker (ENFILE); then the next try does without.
-        self.reserve = File::open("/dev/null").ok();
+        self.reserve = reserve().ok();
     }
 
     /// At most once a second.
@@ -423,6 +428,12 @@ impl<P: Poller, V: Serve<P>> Handler<Source<V::Connection, V::Service>, P> for F
         self.shared.counters.events.set(counts.events);
         self.connections_ended(reactor);
     }
+}
+
+/// A descriptor of a file of its own, so that to close it helps against `EMFILE` and `ENFILE`. Of an
+/// eventfd, which needs no path: `/dev/null` is not everywhere.
+fn reserve() -> io::Result<EventFd> {
+    Ok(EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?)
 }
 
 /// Why a connection was refused after it was accepted.

@@ -13,7 +13,7 @@ pub(crate) struct Shared {
     pub(crate) counters: Tally,
     addrs: Vec<Addr>,
     stop: AtomicBool,
-    /// Set when the loop exists.
+    /// Of the loop, if it is of this process.
     waker: OnceLock<Waker>,
 }
 
@@ -41,7 +41,6 @@ impl Shared {
         self.stop.load(SeqCst)
     }
 
-    /// Told before there is a loop to wake, it is seen when the loop starts.
     pub(crate) fn stop(&self) {
         self.stop.store(true, SeqCst);
         self.wake();
@@ -58,8 +57,8 @@ impl Shared {
 pub struct Handle(pub(crate) Arc<Shared>);
 
 impl Handle {
-    /// Has the server accept no more, answer what it has received, and return from
-    /// [`run`](super::Server::run).
+    /// Has the server accept no more, answer what it has received and what peers have begun to send
+    /// ([`drain`](super::Builder::drain)), and return from [`run`](super::Server::run).
     pub fn stop(&self) {
         self.0.stop();
     }

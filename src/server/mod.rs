@@ -36,6 +36,7 @@ mod datagrams;
 mod front;
 mod handle;
 mod listener;
+mod own_addrs;
 mod serve;
 mod tally;
 mod workers;
@@ -59,9 +60,8 @@ pub(crate) use self::tally::Tally;
 
 use nix::sys::signal::Signal;
 
-use crate::framing::Framing;
-use crate::service::Service;
-use crate::{Error, Signals, models, sys};
+use crate::models::Ready;
+use crate::{Error, sys};
 
 /// How a server behaves, whatever it serves.
 #[derive(Debug, Clone)]
@@ -75,6 +75,13 @@ pub(crate) struct Config {
     pub(crate) datagram_len_max: usize,
     /// How many processes serve; 0 if this one does.
     pub(crate) workers: usize,
+}
+
+impl Config {
+    /// Whether the server is several processes.
+    pub(crate) fn forks(&self) -> bool {
+        self.workers > 0 || self.model == Model::Processes
+    }
 }
 
 impl Default for Config {
@@ -91,25 +98,28 @@ impl Default for Config {
     }
 }
 
-/// A server that listens. [`run`](Server::run) serves.
-pub struct Server<F, M> {
-    pub(crate) listeners: Vec<Listener>,
-    pub(crate) datagrams: Vec<datagrams::Bound>,
-    pub(crate) signals: Option<Signals>,
+/// What a server is made of, before there is a loop.
+pub(crate) struct Setup<F, M> {
+    pub(crate) sources: Sources,
     pub(crate) shared: Arc<Shared>,
     pub(crate) protocol: Arc<Protocol<F, M>>,
     pub(crate) config: Config,
 }
 
-impl Server<(), ()> {
+/// A server that listens, and has all that it needs to serve. [`run`](Server::run) serves.
+pub struct Server {
+    shared: Arc<Shared>,
+    config: Config,
+    ready: Ready,
+}
+
+impl Server {
     /// Starts to put a server together.
     #[must_use]
     pub fn builder() -> Builder {
         Builder::new()
     }
-}
 
-impl<F, M> Server<F, M> {
     /// A handle to stop it with and to read its counters, from any thread.
     #[must_use]
     pub fn handle(&self) -> Handle {
@@ -121,39 +131,28 @@ impl<F, M> Server<F, M> {
     pub fn local_addrs(&self) -> &[crate::Addr] {
         self.shared.addrs()
     }
-}
 
-impl<F, S, M> Server<F, M>
-where
-    F: Framing + Send + Sync + 'static,
-    S: Service + Send + 'static,
-    M: Fn() -> S + Send + Sync + 'static,
-{
     /// Serves until told to stop, and then until what was received is answered. Returns what was
     /// counted.
     ///
-    /// With workers, and with [`Model::Processes`], this process forks, and gives SIGCHLD its default
-    /// action. What is in a child of it is a copy: a [`Handle`] stops nothing from there.
+    /// With workers, and with [`Model::Processes`], this process forks, gives SIGCHLD its default
+    /// action, and waits for every child that it has. What is in a child of it is a copy: a [`Handle`] stops nothing from there.
     ///
     /// # Errors
-    /// [`Error::System`] if there is no descriptor for the loop itself, or the process cannot fork
-    /// because it has threads; [`Error::Workers`] if the workers cannot live.
+    /// [`Error::System`] if the process cannot fork because it has threads by now;
+    /// [`Error::Workers`] if the workers cannot live.
     pub fn run(self) -> Result<Stats, Error> {
-        let shared = Arc::clone(&self.shared);
-        if self.config.workers > 0 || self.config.model == Model::Processes {
+        if self.config.forks() {
             sys::check_single_threaded().map_err(Error::system("fork"))?;
             // Ignored, ended children are not kept to be waited for (waitpid(2), "ERRORS").
             sys::default_action(Signal::SIGCHLD);
         }
-        match self.config.workers {
-            0 => models::run(self)?,
-            _ => workers::run(self)?,
-        }
-        Ok(shared.counters.stats())
+        (self.ready)()?;
+        Ok(self.shared.counters.stats())
     }
 }
 
-impl<F, M> fmt::Debug for Server<F, M> {
+impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
             .field("addrs", &self.shared.addrs())

@@ -24,11 +24,12 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::datagrams::Bound;
-use super::{Config, Listener, Protocol, Server, Shared};
+use super::{Config, Listener, Protocol, Setup, Shared, Sources};
 use crate::framing::Framing;
+use crate::models::{self, Ready};
 use crate::poller::{Interest, Poll, Poller, Token};
 use crate::service::Service;
-use crate::{Error, Signals, models, sys};
+use crate::{Error, Signals, sys};
 
 /// A worker that lived for less than this has failed, as has one that never came to serve.
 const LIFE_MIN: Duration = Duration::from_secs(1);
@@ -83,31 +84,43 @@ struct Supervisor<F, M> {
     failed: Option<Error>,
 }
 
-/// Starts the workers, and keeps them alive until stopped.
-pub(super) fn run<F, S, M>(server: Server<F, M>) -> Result<(), Error>
+/// Makes all that the parent needs to start the workers, and to keep them alive until stopped.
+///
+/// What a worker will need is made once and given back: what the kernel refuses here it would
+/// refuse to each of them, when clients may be connected already.
+pub(super) fn prepare<F, S, M>(setup: Setup<F, M>) -> Result<Ready, Error>
 where
     F: Framing + Send + Sync + 'static,
     S: Service + Send + 'static,
     M: Fn() -> S + Send + Sync + 'static,
 {
-    let Server { listeners, datagrams, signals, shared, protocol, config } = server;
-    let now = Instant::now();
-    let workers = (0..config.workers).map(|_| Worker::Due { at: now, failures: 0 }).collect();
+    let Setup { sources, shared, protocol, config } = setup;
+    let Sources { listeners, datagrams, signals } = sources;
+    let nothing = Sources { listeners: Vec::new(), datagrams: Vec::new(), signals: None };
+    drop(models::prepare(Setup {
+        sources: nothing,
+        shared: Arc::new(shared.of_worker(0)),
+        protocol: Arc::clone(&protocol),
+        config: config.clone(),
+    })?);
+    let workers = (0..config.workers).map(|_| Worker::Due { at: Instant::now(), failures: 0 });
     let mut supervisor = Supervisor {
         listeners,
         datagrams,
         signals,
         shared,
         protocol,
+        workers: workers.collect(),
         config,
-        workers,
         started: HashSet::new(),
         told: false,
         kill_at: None,
         failed: None,
     };
-    supervisor.supervise().map_err(Error::system("watch over the workers"))?;
-    supervisor.failed.map_or(Ok(()), Err)
+    Ok(Box::new(move || {
+        supervisor.supervise().map_err(Error::system("watch over the workers"))?;
+        supervisor.failed.map_or(Ok(()), Err)
+    }))
 }
 
 impl<F, S, M> Supervisor<F, M>
@@ -246,54 +259,69 @@ where
     }
 
     fn serve(&mut self, number: usize, parent: u32) -> Result<(), Error> {
-        // A terminal sends SIGINT to all; the parent passes it on as SIGTERM.
-        sys::ignore(Signal::SIGINT);
-        sys::end_with_parent(parent, libc::SIGTERM).map_err(Error::system("start"))?;
+        // A terminal sends these to all; the parent passes them on as SIGTERM.
+        [Signal::SIGINT, Signal::SIGHUP].into_iter().for_each(sys::ignore);
+        sys::end_with_parent(parent, libc::SIGTERM)
+            .map_err(Error::system("end with the parent (prctl)"))?;
         let parents = self.signals.take().expect("the first to take it");
         let signals = parents.in_child(&[Signal::SIGTERM]);
-        let signals = Some(signals.map_err(Error::system("receive signals"))?);
+        let signals = Some(signals.map_err(Error::system("receive signals (signalfd4)"))?);
         let mut listeners = mem::take(&mut self.listeners);
         listeners.retain_mut(|listener| listener.is_of_worker(number));
         let mut datagrams = mem::take(&mut self.datagrams);
         datagrams.retain(|socket| socket.is_of_worker(number));
         // At the limit on descriptors too it leaves newcomers to the others, and refuses none.
-        let (fds, _) = getrlimit(Resource::RLIMIT_NOFILE)
-            .map_err(|errno| Error::system("read the limit on open files")(errno.into()))?;
+        let fds = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(fds, _)| fds);
         let sockets = (listeners.len() + datagrams.len()) as u64;
         let room = fds.saturating_sub(FDS_BESIDES + sockets).max(1);
         let connections_max = self.config.connections_max.min(room);
-        models::run(Server {
-            listeners,
-            datagrams,
-            signals,
+        let run = models::prepare(Setup {
+            sources: Sources { listeners, datagrams, signals },
             shared: Arc::new(self.shared.of_worker(number)),
             protocol: Arc::clone(&self.protocol),
             config: Config { connections_max, ..self.config.clone() },
-        })
+        })?;
+        run()
     }
 
     // ---- Ending ----
 
-    /// Takes note of those that have ended.
+    /// Waits for every child that has ended. There may be others than the workers: the first
+    /// process of a pid namespace inherits every orphan (`pid_namespaces(7)`).
     fn reap(&mut self) {
-        for number in 0..self.workers.len() {
-            let Worker::Alive { pid, since, failures } = self.workers[number] else { continue };
-            match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => {}
-                // ECHILD: somebody else has waited for it.
-                Ok(_) | Err(_) if self.is_stopping() => self.bury(number, Worker::Ended),
-                status => {
-                    let how = status.map_or_else(|errno| errno.to_string(), describe);
-                    let serving = self.shared.counters.is_serving(number);
-                    if !serving || since.elapsed() < LIFE_MIN {
-                        self.bury(number, Worker::Ended);
-                        self.try_again(number, failures + 1, how);
-                    } else {
-                        self.bury(number, Worker::Due { at: Instant::now(), failures: 0 });
-                        log::warn!("worker {number}, process {pid}: {how}; starting another");
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) => return,
+                Ok(status) => {
+                    let is_it = |worker: &Worker| match worker {
+                        Worker::Alive { pid, .. } => status.pid() == Some(*pid),
+                        _ => false,
+                    };
+                    if let Some(number) = self.workers.iter().position(is_it) {
+                        self.ended(number, &describe(status));
                     }
                 }
+                Err(Errno::EINTR) => {}
+                // There is no child left. Somebody else has waited for those that should be here.
+                Err(errno) => {
+                    (0..self.workers.len()).for_each(|number| self.ended(number, errno.desc()));
+                    return;
+                }
             }
+        }
+    }
+
+    /// Takes note of the end of a worker, if it was alive.
+    fn ended(&mut self, number: usize, how: &str) {
+        let Worker::Alive { pid, since, failures } = self.workers[number] else { return };
+        if self.is_stopping() {
+            self.bury(number, Worker::Ended);
+        } else if !self.shared.counters.is_serving(number) || since.elapsed() < LIFE_MIN {
+            self.bury(number, Worker::Ended);
+            self.try_again(number, failures + 1, how.to_owned());
+        } else {
+            self.bury(number, Worker::Due { at: Instant::now(), failures: 0 });
+            log::warn!("worker {number}, process {pid}: {how}; starting another");
         }
     }
 

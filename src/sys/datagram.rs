@@ -30,7 +30,8 @@ const CONTROL_LEN: usize = 64;
 ///
 /// An IPv6 address takes IPv6 only (`IPV6_V6ONLY`). Bound to all addresses (`0.0.0.0`, `[::]`), it
 /// is told which one each datagram was sent to (`IP_PKTINFO`, `IPV6_RECVPKTINFO`), so that replies
-/// can come from there.
+/// can come from there, or from an address of this machine if that was a multicast or broadcast
+/// one.
 ///
 /// # Errors
 /// `EADDRINUSE`, `EADDRNOTAVAIL`, `EACCES` and the others of `bind(2)`.
@@ -164,7 +165,7 @@ impl Datagrams {
             envelope.truncated = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
             envelope.from_len = header.msg_hdr.msg_namelen;
             envelope.control_len = header.msg_hdr.msg_controllen as _;
-            envelope.control.leave_by_any_way(envelope.control_len);
+            envelope.control.turn_round(envelope.control_len);
         }
         self.received = received;
         Ok(received)
@@ -253,11 +254,19 @@ impl Envelope {
 }
 
 impl Control {
-    /// In what the kernel has written, forgets the interface that the datagram came in by: the reply
-    /// goes out by the one that leads to its receiver. A link-local address of IPv6 has the
-    /// interface in the receiver's address.
-    fn leave_by_any_way(&mut self, len: usize) {
+    /// Makes of where a datagram was sent to, as the kernel has written it, where the reply is sent
+    /// from.
+    ///
+    /// The interface it came in by is left out: the reply goes out by the one that leads to its
+    /// receiver. A link-local address of IPv6 has the interface in the receiver's address.
+    ///
+    /// A multicast address of IPv6 is left out too: it is no source (RFC 4291, 2.7), and the kernel,
+    /// which would say EINVAL, then chooses one of ours. Of IPv4 it tells ours besides
+    /// (`ipi_spec_dst`, `ip(7)`), also of a datagram to a multicast or broadcast address, and sends
+    /// from that.
+    fn turn_round(&mut self, len: usize) {
         const HEADER: usize = mem::size_of::<libc::cmsghdr>();
+        const ADDR: usize = mem::offset_of!(libc::in6_pktinfo, ipi6_addr);
         let info = &mut self.0[..len.min(CONTROL_LEN)];
         if info.len() < HEADER {
             return;
@@ -265,7 +274,8 @@ impl Control {
         // SAFETY: there are as many bytes, which the kernel has written, and they are aligned as
         // it wants them.
         let header = unsafe { &*info.as_ptr().cast::<libc::cmsghdr>() };
-        let index = match (header.cmsg_level, header.cmsg_type) {
+        let (level, kind) = (header.cmsg_level, header.cmsg_type);
+        let index = match (level, kind) {
             (libc::IPPROTO_IP, libc::IP_PKTINFO) => mem::offset_of!(libc::in_pktinfo, ipi_ifindex),
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                 mem::offset_of!(libc::in6_pktinfo, ipi6_ifindex)
@@ -274,6 +284,12 @@ impl Control {
         };
         if let Some(index) = info.get_mut(HEADER + index..HEADER + index + 4) {
             index.fill(0);
+        }
+        // They begin with this byte, and no other address does.
+        if let Some(addr @ [0xff, ..]) = info.get_mut(HEADER + ADDR..HEADER + ADDR + 16)
+            && level == libc::IPPROTO_IPV6
+        {
+            addr.fill(0);
         }
     }
 }

@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::linux::fs::MetadataExt;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
 use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::signal::Signal;
 use nix::unistd::{self, ForkResult, Pid};
 
 /// Copies this process. The copy runs `child` and ends with the status that it returns, or 101 if
@@ -42,19 +42,33 @@ pub fn fork(child: impl FnOnce() -> i32) -> io::Result<u32> {
 
 /// Whether this process may [`fork`].
 ///
+/// `/proc/self/task` has a link for each thread, and two of its own. To ask for that is one system
+/// call, where reading `/proc/self/status` keeps the kernel busy for much longer. Where there is no
+/// `/proc`, `unshare(CLONE_THREAD)` does nothing in a process with one thread, and is refused in any
+/// other (`unshare(2)`); it comes second, since some containers refuse it to everybody.
+///
 /// # Errors
-/// [`Unsupported`](io::ErrorKind::Unsupported) if it has several threads.
+/// [`Unsupported`](io::ErrorKind::Unsupported) if it has several threads, or if neither says.
 pub(crate) fn check_single_threaded() -> io::Result<()> {
-    // The folder has a link for each thread, and two of its own. To ask for that is one system
-    // call, where reading `/proc/self/status` keeps the kernel busy for much longer.
-    let threads = fs::metadata("/proc/self/task")?.st_nlink().saturating_sub(2);
-    if threads == 1 {
-        return Ok(());
-    }
-    Err(io::Error::new(
-        io::ErrorKind::Unsupported,
-        format!("this process has {threads} threads, and a fork copies only one of them"),
-    ))
+    let refused = |why| Err(io::Error::new(io::ErrorKind::Unsupported, why));
+    let threads = match fs::metadata("/proc/self/task") {
+        Ok(folder) => match folder.st_nlink().saturating_sub(2) {
+            1 => return Ok(()),
+            threads => threads.to_string(),
+        },
+        Err(no_proc) => match unshare(CloneFlags::CLONE_THREAD) {
+            Ok(()) => return Ok(()),
+            Err(Errno::EINVAL) => "several".to_owned(),
+            Err(errno) => {
+                return refused(format!(
+                    "a fork copies only one thread, and whether this process has others cannot be \
+                     told: /proc/self/task: {no_proc}; unshare(CLONE_THREAD): {}",
+                    errno.desc()
+                ));
+            }
+        },
+    };
+    refused(format!("this process has {threads} threads, and a fork copies only one of them"))
 }
 
 /// In a child that serves one connection: closes every descriptor but that one and the standard
@@ -65,13 +79,39 @@ pub(crate) fn check_single_threaded() -> io::Result<()> {
 /// descriptors that are closed here must not be used again.
 pub(crate) fn close_all_but(keep: &OwnedFd) {
     let keep = keep.as_raw_fd() as u32;
-    let first = libc::STDERR_FILENO as u32 + 1;
-    for (from, to) in [(first, keep.saturating_sub(1)), (first.max(keep + 1), u32::MAX)] {
+    for (from, to) in [(FIRST, keep.saturating_sub(1)), (FIRST.max(keep + 1), u32::MAX)] {
         if from <= to {
-            // SAFETY: close_range(2) takes three integers. By the contract above nobody uses the
-            // descriptors again.
-            unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
+            close_range(from, to);
         }
+    }
+}
+
+/// At the start of a program: closes every descriptor but the standard three, all of which it can
+/// only have inherited. The numbers of those that it opens do not depend on its parent then.
+///
+/// Call it before anything is opened: whatever owns a descriptor that is closed here must not be
+/// used again, or it uses another one of the same number.
+pub fn close_inherited() {
+    close_range(FIRST, u32::MAX);
+}
+
+/// The first descriptor behind the standard three.
+const FIRST: u32 = libc::STDERR_FILENO as u32 + 1;
+
+/// Closes the descriptors from one number to another, both included (`close_range(2)`, which Linux
+/// has since 5.9; where it is missing or refused, one by one, as `/proc/self/fd` lists them).
+fn close_range(from: u32, to: u32) {
+    // SAFETY: close_range(2) takes three integers. By the contracts above nobody uses the
+    // descriptors again.
+    if unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) } == 0 {
+        return;
+    }
+    let listed = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let numbers: Vec<u32> =
+        listed.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for number in numbers.into_iter().filter(|number| (from..=to).contains(number)) {
+        // SAFETY: as above. The folder's own descriptor is closed by now, and its number free.
+        unsafe { libc::close(number as RawFd) };
     }
 }
 
@@ -88,68 +128,4 @@ pub fn end_with_parent(parent: u32, signal: i32) -> io::Result<()> {
         true => Ok(()),
         false => Err(io::Error::from_raw_os_error(libc::ESRCH)),
     }
-}
-
-/// In a child that [`fork`] has made: gives a signal (as in `libc::SIGPIPE`) its default action
-/// again. A Rust program ignores SIGPIPE from its start, and its children inherit that
-/// (`signal(7)`).
-///
-/// # Errors
-/// `EINVAL` if there is no such signal.
-pub fn restore_signal(signal: i32) -> io::Result<()> {
-    default_action(Signal::try_from(signal)?);
-    Ok(())
-}
-
-/// Ignores a signal in this process. SIGINT is for whoever watches over it: a terminal sends it to
-/// all processes in the foreground (`signal(7)`).
-pub(crate) fn ignore(signal: Signal) {
-    dispose(signal, SigHandler::SigIgn);
-}
-
-/// Gives a signal its default action: whoever started this process may have had it ignore some, as
-/// a shell does SIGINT for what it runs in the background.
-pub(crate) fn default_action(signal: Signal) {
-    dispose(signal, SigHandler::SigDfl);
-}
-
-fn dispose(signal: Signal, how: SigHandler) {
-    let action = SigAction::new(how, SaFlags::empty(), SigSet::empty());
-    // SAFETY: no handler is installed that could run anything. Fails for SIGKILL and SIGSTOP.
-    let result = unsafe { sigaction(signal, &action) };
-    debug_assert!(result.is_ok());
-}
-
-/// The socket whose receiving side SIGTERM shuts down; -1 before there is one, and -2 once it was.
-static SOCKET: AtomicI32 = AtomicI32::new(-1);
-const SHUT_DOWN: RawFd = -2;
-
-/// In a child that serves one connection: makes SIGTERM shut down the receiving side of its
-/// socket, so that a `recv` returns what has arrived and then EOF, also one that is blocked.
-///
-/// For one socket in a process, which must stay open from here on.
-///
-/// # Errors
-/// Those of `sigaction(2)`; none in practice.
-pub(crate) fn shut_down_on_sigterm(socket: BorrowedFd<'_>) -> io::Result<()> {
-    extern "C" fn on_sigterm(_: libc::c_int) {
-        let socket = SOCKET.swap(SHUT_DOWN, Relaxed);
-        if socket >= 0 {
-            let errno = Errno::last_raw();
-            // SAFETY: shutdown(2) is async-signal-safe (signal-safety(7)) and takes two integers.
-            unsafe { libc::shutdown(socket, libc::SHUT_RD) };
-            Errno::set_raw(errno);
-        }
-    }
-    SOCKET.store(socket.as_raw_fd(), Relaxed);
-    let action =
-        SigAction::new(SigHandler::Handler(on_sigterm), SaFlags::SA_RESTART, SigSet::empty());
-    // SAFETY: the handler does nothing that a signal handler may not do.
-    unsafe { sigaction(Signal::SIGTERM, &action)? };
-    Ok(())
-}
-
-/// Whether SIGTERM has come since [`shut_down_on_sigterm`].
-pub(crate) fn was_shut_down() -> bool {
-    SOCKET.load(Relaxed) == SHUT_DOWN
 }

@@ -72,7 +72,7 @@ pub fn reject_route(host: Ipv4Addr) -> io::Result<()> {
     route.rt_dst = unsafe { mem::transmute::<libc::sockaddr_in, libc::sockaddr>(destination) };
     route.rt_flags = libc::RTF_UP | libc::RTF_HOST | libc::RTF_REJECT;
     // SAFETY: SIOCADDRT reads the rtentry that is pointed to; the device it might name is null.
-    Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCADDRT, &route) })?;
+    Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCADDRT as _, &route) })?;
     Ok(())
 }
 

@@ -44,7 +44,8 @@ impl<T: Shareable> SharedMemory<T> {
     /// `ENOMEM`.
     ///
     /// # Panics
-    /// If it would be empty, or larger than the address space.
+    /// If it would be empty, or larger than the address space, or a `T` is aligned to more than a
+    /// page of 4 KiB.
     pub fn new(len: usize) -> io::Result<SharedMemory<T>> {
         assert!(mem::align_of::<T>() <= 4096, "mmap aligns to pages");
         let (protection, flags) =

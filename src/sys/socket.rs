@@ -1,16 +1,18 @@
 //! Stream sockets: listen, accept, connect, receive, send. [`connect`] is for datagrams too, and
 //! [`datagram`](super::datagram) has the rest of them.
 
+use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    self, AddressFamily, Shutdown, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr,
-    setsockopt, sockopt,
+    self, AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, SockaddrLike, SockaddrStorage,
+    UnixAddr, setsockopt, sockopt,
 };
 use nix::sys::time::TimeVal;
 
@@ -67,6 +69,9 @@ pub enum Connecting {
     /// The handshake is under way: when the socket becomes writable, [`take_error`] says how it
     /// ended.
     InProgress,
+    /// The accept queue of the unix listener is full, and the kernel, which has no handshake for
+    /// it, does not wait: [`connect_again`] after a while.
+    QueueFull,
 }
 
 /// Runs a system call until a signal no longer interrupts it.
@@ -92,7 +97,13 @@ pub(super) fn with_sockaddr<T>(
         Addr::Tcp(SocketAddr::V6(v6)) | Addr::Udp(SocketAddr::V6(v6)) => {
             then(AddressFamily::Inet6, &socket::SockaddrIn6::from(*v6))?
         }
-        Addr::Unix(path) => then(AddressFamily::Unix, &UnixAddr::new(path)?)?,
+        Addr::Unix(path) => {
+            let unix = match path.as_os_str().as_bytes() {
+                [0, name @ ..] => UnixAddr::new_abstract(name)?,
+                _ => UnixAddr::new(path)?,
+            };
+            then(AddressFamily::Unix, &unix)?
+        }
     })
 }
 
@@ -103,7 +114,10 @@ fn from_sockaddr(storage: &SockaddrStorage) -> io::Result<Addr> {
         Ok(Addr::Tcp(SocketAddr::V6((*v6).into())))
     } else if let Some(unix) = storage.as_unix_addr() {
         // A client's unix socket is usually unnamed.
-        Ok(Addr::Unix(unix.path().map(PathBuf::from).unwrap_or_default()))
+        Ok(Addr::Unix(match unix.as_abstract() {
+            Some(name) => PathBuf::from(OsString::from_vec([b"\0", name].concat())),
+            None => unix.path().map(PathBuf::from).unwrap_or_default(),
+        }))
     } else {
         Err(io::Error::from(io::ErrorKind::Unsupported))
     }
@@ -166,8 +180,8 @@ pub fn accept(listener: BorrowedFd<'_>, nonblocking: bool) -> io::Result<Option<
 ///
 /// # Errors
 /// Those of `connect(2)` that are known at once: `EADDRNOTAVAIL` (no free port left towards this
-/// destination), `ENETUNREACH`, `EAGAIN` (a unix listener's queue is full), `ECONNREFUSED`; and
-/// `EADDRINUSE` from the `bind(2)` to a source port.
+/// destination), `ENETUNREACH`, `ECONNREFUSED`; and `EADDRINUSE` from the `bind(2)` to a source
+/// port.
 pub fn connect(addr: &Addr, options: &ConnectOptions) -> io::Result<(OwnedFd, Connecting)> {
     with_sockaddr(addr, |family, sockaddr| {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
@@ -191,13 +205,31 @@ pub fn connect(addr: &Addr, options: &ConnectOptions) -> io::Result<(OwnedFd, Co
                 socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(source))?;
             }
         }
-        // connect is not retried on EINTR: the handshake goes on without us (connect(2)).
-        match socket::connect(fd.as_raw_fd(), sockaddr) {
-            Ok(()) => Ok((fd, Connecting::Done)),
-            Err(Errno::EINPROGRESS | Errno::EINTR) => Ok((fd, Connecting::InProgress)),
-            Err(errno) => Err(errno),
-        }
+        let connecting = connect_socket(&fd, family, sockaddr)?;
+        Ok((fd, connecting))
     })
+}
+
+/// Tries again, with the same socket, what has come to [`Connecting::QueueFull`].
+///
+/// # Errors
+/// As for [`connect`].
+pub fn connect_again(fd: BorrowedFd<'_>, addr: &Addr) -> io::Result<Connecting> {
+    with_sockaddr(addr, |family, sockaddr| connect_socket(fd, family, sockaddr))
+}
+
+fn connect_socket(
+    fd: impl AsFd,
+    family: AddressFamily,
+    sockaddr: &dyn SockaddrLike,
+) -> nix::Result<Connecting> {
+    // connect is not retried on EINTR: the handshake goes on without us (connect(2)).
+    match socket::connect(fd.as_fd().as_raw_fd(), sockaddr) {
+        Ok(()) => Ok(Connecting::Done),
+        Err(Errno::EINPROGRESS | Errno::EINTR) => Ok(Connecting::InProgress),
+        Err(Errno::EAGAIN) if family == AddressFamily::Unix => Ok(Connecting::QueueFull),
+        Err(errno) => Err(errno),
+    }
 }
 
 fn set_keepalive(fd: &OwnedFd, idle: Duration) -> nix::Result<()> {
@@ -212,10 +244,29 @@ fn set_keepalive(fd: &OwnedFd, idle: Duration) -> nix::Result<()> {
 /// # Errors
 /// `ECONNRESET` when the peer sent a reset, `ETIMEDOUT` when it stopped answering, and the others
 /// of `recv(2)`. `EAGAIN` is [`Recv::WouldBlock`].
+///
+/// # Panics
+/// If `buf` is empty and the kernel receives nothing into it, which would look like EOF.
 #[inline(always)] // see sys/call.rs
 pub fn recv(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Recv> {
-    debug_assert!(!buf.is_empty(), "an empty buffer would look like EOF");
     match retry(|| call::recv(fd, buf)) {
+        // Looked at here only, so that receiving something costs nothing more.
+        Ok(0) => {
+            assert!(!buf.is_empty(), "an empty buffer would look like EOF");
+            Ok(Recv::Eof)
+        }
+        Ok(n) => Ok(Recv::Data(n)),
+        Err(Errno::EAGAIN) => Ok(Recv::WouldBlock),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Receives as [`recv`] does, and never blocks, also on a blocking socket (`MSG_DONTWAIT`).
+///
+/// # Errors
+/// As for [`recv`].
+pub(crate) fn recv_at_once(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Recv> {
+    match retry(|| socket::recv(fd.as_raw_fd(), buf, MsgFlags::MSG_DONTWAIT)) {
         Ok(0) => Ok(Recv::Eof),
         Ok(n) => Ok(Recv::Data(n)),
         Err(Errno::EAGAIN) => Ok(Recv::WouldBlock),
@@ -312,6 +363,17 @@ pub fn unacknowledged(fd: BorrowedFd<'_>) -> io::Result<usize> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: SIOCOUTQ, which is called TIOCOUTQ too, writes an int to where the pointer points.
     Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &mut bytes) })?;
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
+/// How much has arrived, and was not received yet (`SIOCINQ`, `tcp(7)`, `unix(7)`).
+///
+/// # Errors
+/// Those of `ioctl(2)`; `EINVAL` for a listening socket.
+pub(crate) fn unread(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: SIOCINQ, which is called FIONREAD too, writes an int to where the pointer points.
+    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &mut bytes) })?;
     Ok(usize::try_from(bytes).unwrap_or(0))
 }
 

@@ -5,12 +5,17 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
 use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, bind, connect, sendto,
+    setsockopt, socket, sockopt,
+};
 
 /// The children of a process (`/proc/PID/task/TID/children`, `proc(5)`).
 pub(crate) fn children(pid: u32) -> Vec<u32> {
@@ -125,4 +130,17 @@ pub(crate) fn limit_tasks(command: &mut Command, uid: u32, most: u64) {
 /// The bytes that a socket has sent and the peer's kernel has not acknowledged (`tcp(7)`).
 pub(crate) fn unacknowledged(socket: &impl AsFd) -> usize {
     c10k::sys::unacknowledged(socket.as_fd()).expect("SIOCOUTQ")
+}
+
+/// Sends a datagram from the port of a server that was told `--reuse-port`, at an address of this
+/// machine, and receives none of those for it.
+pub(crate) fn send_from(own: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let forger = socket(AddressFamily::Inet, SockType::Datagram, flags, None).unwrap();
+    setsockopt(&forger, sockopt::ReusePort, &true).unwrap();
+    bind(forger.as_raw_fd(), &SockaddrStorage::from(own)).unwrap();
+    // Connected elsewhere, it takes none of the datagrams for that port.
+    let elsewhere = SockaddrStorage::from(SocketAddr::from(([127, 0, 0, 1], 9)));
+    connect(forger.as_raw_fd(), &elsewhere).unwrap();
+    sendto(forger.as_raw_fd(), bytes, &SockaddrStorage::from(to), MsgFlags::empty()).unwrap();
 }

@@ -4,16 +4,17 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::{env, fs};
 
-use c10k::sys::die_with_parent;
+use c10k::sys::{die_with_parent, raise_fd_limit};
 use serde_json::Value;
 
-/// Runs a lab, which must observe what it claims, and returns its report. `None`, and a message,
-/// where it says that it cannot be run.
+use super::{Need, has, skip};
+
+/// Runs a lab, which must observe what it claims, and returns its report. `None`, and the test has
+/// been reported as skipped, where the lab says that it cannot be run.
 #[track_caller]
 pub(crate) fn observed(name: &str) -> Option<Value> {
     let (status, report) = report(&mut lab(name, &["--json"]));
-    if report["verdict"] == "skipped" {
-        eprintln!("skipped: {name}: {}", report["why"]);
+    if was_skipped(name, &report) {
         return None;
     }
     assert_eq!(report["verdict"], "observed", "{name}: {:#}", failed(&report));
@@ -26,18 +27,16 @@ pub(crate) fn observed(name: &str) -> Option<Value> {
 /// (as in `listen:error=EPERM` or `bind:retval=0:when=3`). It must notice: not observed, status 1.
 #[track_caller]
 pub(crate) fn falsified(name: &str, inject: &str) {
+    if !has(Need::Strace) {
+        return;
+    }
     let call = inject.split(':').next().expect("a call");
     let mut command = Command::new("strace");
     command.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
     command.args(["-e", &format!("inject={inject}"), "--"]);
     command.arg(env!("CARGO_BIN_EXE_c10k")).args(["lab", name, "--json"]);
-    if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
-        eprintln!("skipped: strace is not installed");
-        return;
-    }
     let (status, report) = report(&mut command);
-    if report["verdict"] == "skipped" {
-        eprintln!("skipped: {name}: {}", report["why"]);
+    if was_skipped(name, &report) {
         return;
     }
     assert_eq!(report["verdict"], "not_observed", "{name} with {inject}: {report:#}");
@@ -54,9 +53,17 @@ pub(crate) fn seen<'a>(report: &'a Value, fact: &str) -> &'a str {
         .unwrap_or_else(|| panic!("no such fact: {report:#}"))
 }
 
-/// Checks that what a chapter of the guide quotes of its labs is what they print, but for numbers:
-/// each quoted line comes in the output, in this order; `...` stands for lines left out. All labs
-/// named are quoted.
+fn was_skipped(name: &str, report: &Value) -> bool {
+    let skipped = report["verdict"] == "skipped";
+    if skipped {
+        skip(&format!("the lab {name} {}", report["why"].as_str().unwrap_or("does not say why")));
+    }
+    skipped
+}
+
+/// Checks that what a chapter of the guide quotes of its labs is what they print, but for numbers
+/// and for where a line is folded, which depends on their digits: the words of each quoted line
+/// come in the output, in this order; `...` stands for lines left out. All labs named are quoted.
 #[track_caller]
 pub(crate) fn quoted_in(chapter: &str, labs: &[&str]) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/guide").join(chapter);
@@ -70,29 +77,42 @@ pub(crate) fn quoted_in(chapter: &str, labs: &[&str]) {
         assert!(!blocks.is_empty(), "{chapter} quotes {name}");
         let output = lab(name, &[]).output().expect("it runs");
         let output = String::from_utf8(output.stdout).expect("text");
-        if output.contains("\nskipped: ") {
-            eprintln!("skipped: {name} cannot be run here");
+        if let Some((_, why)) = output.split_once("\nskipped: ") {
+            skip(&format!("the lab {name} {}", why.trim_end()));
             continue;
         }
+        let printed = unfolded(output.lines());
         for quote in blocks {
-            let mut printed = output.lines().map(masked);
-            for line in quote.lines().map(masked).filter(|line| !line.is_empty() && line != "...") {
-                let found = printed.any(|printed| printed == line);
-                assert!(found, "{chapter}: {name} prints no such line: {line}\n{output}");
+            let mut rest = &printed[..];
+            for line in quote.lines().filter(|line| !line.is_empty() && *line != "...") {
+                let words = unfolded([line]);
+                let Some(at) = rest.find(&words) else {
+                    panic!("{chapter}: {name} prints no such line: {line}\n{output}")
+                };
+                // The space behind the words is also the one before the next.
+                rest = &rest[at + words.len() - 1..];
             }
         }
     }
 }
 
-/// With each number as `#`, and each space as one.
-fn masked(line: &str) -> String {
+/// The words of these lines, with one space around each, and each number as `#`. The mark of a
+/// comment, which each of its lines has, is no word of it.
+fn unfolded<'a>(lines: impl IntoIterator<Item = &'a str>) -> String {
+    let words = lines.into_iter().flat_map(|line| {
+        let line = line.trim_start();
+        line.strip_prefix("# ").unwrap_or(line).split_whitespace()
+    });
+    words.fold(" ".to_owned(), |text, word| text + &masked(word) + " ")
+}
+
+fn masked(word: &str) -> String {
     let mut text = String::new();
-    for c in line.trim().chars() {
+    for c in word.chars() {
         match c {
             '0'..='9' if text.ends_with('#') => {}
             '.' | ',' if text.ends_with('#') => {}
             '0'..='9' => text.push('#'),
-            ' ' if text.ends_with(' ') => {}
             c => text.push(c),
         }
     }
@@ -100,6 +120,8 @@ fn masked(line: &str) -> String {
 }
 
 fn lab(name: &str, args: &[&str]) -> Command {
+    // Inherited by the lab, whose system calls are then the same whatever the soft limit was.
+    raise_fd_limit().expect("a limit on descriptors");
     let mut command = Command::new(env!("CARGO_BIN_EXE_c10k"));
     command.args(["lab", name]).args(args);
     command

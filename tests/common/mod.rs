@@ -9,7 +9,9 @@ pub(crate) mod kernel;
 pub(crate) mod lab;
 #[cfg(feature = "cli")]
 pub(crate) mod load;
+pub(crate) mod machine;
 pub(crate) mod server;
+pub(crate) mod start;
 pub(crate) mod strace;
 
 use std::sync::{Mutex, PoisonError};
@@ -19,6 +21,7 @@ use std::time::{Duration, Instant};
 use c10k::server::{Model, Trigger};
 
 pub(crate) use client::{ask, connect, ends, exchange, expect, expect_eof, reset};
+pub(crate) use machine::{Need, descriptors, has, skip};
 pub(crate) use server::{Local, Outcome, Server};
 
 /// How long anything may take before a test fails. Never how long it should take.
@@ -89,7 +92,7 @@ pub(crate) fn each_model(test: impl Fn(&Candidate) + Sync) {
 }
 
 /// Runs a test against the models given, all at once: most of a test is waiting. The thread that
-/// fails is named for its model.
+/// fails is named for the test and its model.
 pub(crate) fn each_of(models: &'static [Candidate], test: impl Fn(&Candidate) + Sync) {
     /// One server that spins at a time: it takes a CPU from all others.
     static SPINNING: Mutex<()> = Mutex::new(());
@@ -98,9 +101,11 @@ pub(crate) fn each_of(models: &'static [Candidate], test: impl Fn(&Candidate) + 
         let _alone = spins.then(|| SPINNING.lock().unwrap_or_else(PoisonError::into_inner));
         test(candidate);
     };
+    let current = thread::current();
+    let test = current.name().unwrap_or("a test");
     let failed: Vec<&str> = thread::scope(|scope| {
         let start = |candidate: &'static Candidate| {
-            let builder = thread::Builder::new().name(format!("model {}", candidate.name));
+            let builder = thread::Builder::new().name(format!("{test} ({})", candidate.name));
             builder.spawn_scoped(scope, move || run(candidate)).expect("a thread")
         };
         let running: Vec<_> = models.iter().map(|model| (model.name, start(model))).collect();

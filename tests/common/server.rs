@@ -231,12 +231,7 @@ pub(crate) struct Local {
 }
 
 impl Local {
-    pub(crate) fn start<F, S, M>(server: c10k::Server<F, M>) -> Local
-    where
-        F: c10k::framing::Framing + Send + Sync + 'static,
-        S: c10k::service::Service + Send + 'static,
-        M: Fn() -> S + Send + Sync + 'static,
-    {
+    pub(crate) fn start(server: c10k::Server) -> Local {
         let handle = server.handle();
         let running = Some(thread::spawn(move || server.run().expect("a loop")));
         Local { handle, running }

@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Server, comes_true};
+use super::{Need, Server, comes_true, has, skip};
 
 /// A running `strace`. It lets go of the server when dropped.
 pub(crate) struct Strace {
@@ -22,11 +22,14 @@ pub(crate) struct Strace {
 }
 
 impl Strace {
-    /// Attaches to every thread of the server, and returns once it has. `None`, and a message,
-    /// where strace is not installed or not allowed to.
+    /// Attaches to every thread of the server, and returns once it has. `None`, and the test has
+    /// been reported as skipped, where strace is not installed or may not.
     #[track_caller]
     pub(crate) fn attach(server: &Server, expressions: &[&str]) -> Option<Strace> {
         static SERIAL: AtomicU32 = AtomicU32::new(0);
+        if !has(Need::Strace) {
+            return None;
+        }
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let name = format!("strace-{}-{serial}", std::process::id());
         let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -37,10 +40,7 @@ impl Strace {
             command.arg("-e").arg(expression);
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let Ok(mut child) = command.spawn() else {
-            eprintln!("skipped: strace is not installed");
-            return None;
-        };
+        let mut child = command.spawn().expect("strace");
         let mut messages = BufReader::new(child.stderr.take().expect("piped")).lines();
         for line in messages.by_ref() {
             let line = line.expect("text");
@@ -51,7 +51,7 @@ impl Strace {
             assert!(line.contains("not permitted"), "strace says: {line}");
         }
         let _ = child.wait();
-        eprintln!("skipped: strace may not attach to a process here");
+        skip("strace may not attach to a process");
         None
     }
 

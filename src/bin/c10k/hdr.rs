@@ -1,6 +1,7 @@
 //! HdrHistogram's interval log, in which a load keeps what it measured: a line of text for each
 //! interval, with its histogram. Other programs read it, and logs of several machines add up.
 
+use std::borrow::Borrow;
 use std::io::{self, Write};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -50,8 +51,13 @@ impl Interval {
     }
 }
 
-/// Writes a log of intervals, which are in the order of their starts.
-pub(crate) fn write(intervals: &[Interval], out: &mut impl Write) -> io::Result<()> {
+/// Writes a log of intervals, which are in the order of their starts, one by one as they come.
+pub(crate) fn write<I>(intervals: I, out: &mut impl Write) -> io::Result<()>
+where
+    I: IntoIterator,
+    I::Item: Borrow<Interval>,
+{
+    let mut intervals = intervals.into_iter().peekable();
     let mut builder = IntervalLogWriterBuilder::new();
     for comment in COMMENTS {
         builder.add_comment(comment);
@@ -59,7 +65,7 @@ pub(crate) fn write(intervals: &[Interval], out: &mut impl Write) -> io::Result<
     builder.with_max_value_divisor(MAX_VALUE_UNIT_RATIO);
     // Time stamps count from the first interval. All times in a log have milliseconds: what the
     // first has beyond them is lost with all of them alike.
-    let base = match intervals.first() {
+    let base = match intervals.peek().map(Borrow::borrow) {
         Some(first) if first.is_dated() => first.start,
         _ => Duration::ZERO,
     };
@@ -68,7 +74,8 @@ pub(crate) fn write(intervals: &[Interval], out: &mut impl Write) -> io::Result<
     }
     let mut serializer = V2DeflateSerializer::new();
     let mut log = builder.begin_log_with(out, &mut serializer)?;
-    for Interval { start, length, latency } in intervals {
+    for interval in intervals {
+        let Interval { start, length, latency } = interval.borrow();
         log.write_histogram(latency, *start - base, *length, None).map_err(
             |error| match error {
                 IntervalLogWriterError::IoError(error) => error,

@@ -22,11 +22,13 @@ mod serve;
 mod stdio;
 mod units;
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
+use nix::sys::signal::{SigSet, Signal};
 
 use crate::stdio::{note, stdout};
 
@@ -37,7 +39,8 @@ use crate::stdio::{note, stdout};
     after_help = "Durations are written 250ms, 30s, 5m (30d is the most); sizes 512, 64KiB, \
     1MiB; counts 100, 10k, 1M.
 
-Exit status: 0 done; 1 the run found failures; 2 bad usage, or it could not start."
+Exit status: 0 done; 1 the run found failures; 2 bad usage, or it could not start; \
+    130 interrupted."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -78,14 +81,13 @@ impl<E: std::error::Error> From<E> for Failure {
 /// What clap has instead of arguments: help and version, which are printed, or an error. It has
 /// several lines for that, and gets one here.
 fn help_or_refuse(error: &clap::Error) -> Result<(), Failure> {
-    use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as NoVerb;
     let printed = match error.kind() {
-        NoVerb => Cli::command().print_long_help(),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Cli::command().print_long_help(),
         _ if !error.use_stderr() => error.print(),
         _ => return Err(refused(error)),
     };
     match printed {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::Cannot(format!("cannot write to standard output: {error}")))
         }
         _ => Ok(()),
@@ -93,13 +95,45 @@ fn help_or_refuse(error: &clap::Error) -> Result<(), Failure> {
 }
 
 fn refused(error: &clap::Error) -> Failure {
+    let cause = match (error.kind(), error.get(ContextKind::InvalidArg)) {
+        // clap does not say what it is.
+        (ErrorKind::InvalidUtf8, _) => {
+            let args = std::env::args_os().filter(|arg| arg.to_str().is_none());
+            let args: Vec<_> = args.map(|arg| format!("{arg:?}")).collect();
+            format!("not UTF-8: {}", args.join(", "))
+        }
+        // Nor that it may be a value.
+        (ErrorKind::UnknownArgument, Some(ContextValue::String(arg)))
+            if arg.starts_with('-') && !arg.starts_with("--") =>
+        {
+            format!(
+                "unexpected argument '{arg}' found; the value of an option is written \
+                 --OPTION={arg}, and an argument after --: -- {arg}"
+            )
+        }
+        _ => first_lines(error),
+    };
+    Failure::Cannot(format!("{cause}; try --help"))
+}
+
+/// The cause and the tips, which clap has in lines of their own, before the usage.
+fn first_lines(error: &clap::Error) -> String {
     let text = error.to_string();
     let is_cause = |line: &&str| !line.starts_with("Usage:") && !line.starts_with("For more");
     let cause: Vec<_> =
         text.lines().take_while(is_cause).map(str::trim).filter(|line| !line.is_empty()).collect();
     let cause = cause.join(" ").replace(" tip: ", "; ");
-    let cause = cause.strip_prefix("error: ").unwrap_or(&cause);
-    Failure::Cannot(format!("{cause}; try --help"))
+    cause.strip_prefix("error: ").unwrap_or(&cause).to_owned()
+}
+
+/// Undoes what a parent may have left behind, which children would inherit too: signals that it has
+/// blocked would not end this process, and ended children could not be waited for if it ignores
+/// SIGCHLD.
+fn start_clean() {
+    let unblocked = SigSet::empty().thread_set_mask();
+    debug_assert!(unblocked.is_ok());
+    let restored = c10k::sys::restore_signal(Signal::SIGCHLD as i32);
+    debug_assert!(restored.is_ok());
 }
 
 /// `[2026-11-27T12:19:09Z INFO  c10k::server] what it says`: as the logger itself would write it, with
@@ -129,6 +163,7 @@ fn run(verb: Verb) -> Result<(), Failure> {
 }
 
 fn main() -> ExitCode {
+    start_clean();
     let result = match Cli::try_parse() {
         Ok(cli) => run(cli.verb),
         Err(error) => help_or_refuse(&error),

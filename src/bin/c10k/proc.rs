@@ -1,4 +1,4 @@
-//! What the kernel says of memory and processes; see `proc(5)`.
+//! What the kernel says of memory and processes; see `proc(5)`. And what it allows one.
 
 use std::fs;
 use std::io;
@@ -6,6 +6,16 @@ use std::time::Duration;
 
 use nix::time::ClockId;
 use nix::unistd::Pid;
+
+/// Raises the soft limit on descriptors as far as it may, and returns it. Some sandboxes refuse
+/// that: then the limit stays as it is, whatever that is, and the log says so.
+pub(crate) fn raise_fd_limit() -> Option<u64> {
+    c10k::sys::raise_fd_limit()
+        .inspect_err(|error| {
+            log::warn!("the limit on open files stays as it is (prlimit64): {error}")
+        })
+        .ok()
+}
 
 /// Memory of a process with its children, and of the kernel, in bytes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -93,6 +103,8 @@ fn cgroup_memory_left() -> Option<u64> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CpuTime {
     idle: u64,
+    /// What the hypervisor gave to others.
+    stolen: u64,
     all: u64,
 }
 
@@ -103,15 +115,37 @@ impl CpuTime {
         let line = stat.lines().next().unwrap_or_default();
         let times: Vec<u64> =
             line.split_whitespace().skip(1).take(8).filter_map(|n| n.parse().ok()).collect();
-        CpuTime { idle: times.iter().skip(3).take(2).sum(), all: times.iter().sum() }
+        CpuTime {
+            idle: times.iter().skip(3).take(2).sum(),
+            stolen: times.get(7).copied().unwrap_or(0),
+            all: times.iter().sum(),
+        }
     }
 
     /// How busy they were since then, from 0 to 1.
     pub(crate) fn busy_since(self) -> f64 {
+        1.0 - self.part_since(|times| times.idle)
+    }
+
+    /// The part of their time that the hypervisor gave to others since then, from 0 to 1.
+    pub(crate) fn stolen_since(self) -> f64 {
+        self.part_since(|times| times.stolen)
+    }
+
+    fn part_since(self, of: fn(&CpuTime) -> u64) -> f64 {
         let now = CpuTime::now();
         let all = now.all.saturating_sub(self.all).max(1);
-        1.0 - now.idle.saturating_sub(self.idle) as f64 / all as f64
+        of(&now).saturating_sub(of(&self)) as f64 / all as f64
     }
+}
+
+/// For how long at least one task of the machine has waited for a CPU, from the start of the system;
+/// 0 where the kernel does not say (`CONFIG_PSI`).
+pub(crate) fn waited_for_cpu() -> Duration {
+    let pressure = fs::read_to_string("/proc/pressure/cpu").unwrap_or_default();
+    let some = pressure.lines().find(|line| line.starts_with("some "));
+    let total = some.and_then(|line| line.split_once("total=")?.1.parse().ok());
+    Duration::from_micros(total.unwrap_or(0))
 }
 
 /// The bytes behind `name:` in a file of lines like `Slab:   123 kB`.

@@ -3,10 +3,9 @@
 //! The library is generic over framing and service. The program chooses both by branches that always
 //! go the same way: a server compiled for each framing, service and model took most of its build.
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::OnceLock;
-
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 
 use c10k::Addr;
 use c10k::framing::{Chunk, Delimiter, Framing, JsonState, JsonValue, Scan};
@@ -103,6 +102,11 @@ impl Framing for AnyFraming {
     }
 
     #[inline]
+    fn frame_len_max(&self) -> u32 {
+        self.len_max
+    }
+
+    #[inline]
     fn scan(&self, state: &mut JsonState, carried: usize, bytes: &[u8]) -> Scan {
         match self.kind {
             FramingKind::Delimiter => self.delimited().scan(&mut (), carried, bytes),
@@ -147,11 +151,11 @@ struct PrefixEcho;
 
 impl AnyService {
     /// A prefix is for echo, and ignored by the others. The first one given is kept.
-    pub(crate) fn new(protocol: Protocol, prefix: Option<String>) -> AnyService {
+    pub(crate) fn new(protocol: Protocol, prefix: Option<OsString>) -> AnyService {
         match (protocol, prefix) {
             (Protocol::Echo, None) => AnyService::Echo,
             (Protocol::Echo, Some(prefix)) => {
-                PREFIX.get_or_init(|| prefix.into_bytes().into());
+                PREFIX.get_or_init(|| prefix.into_vec().into());
                 AnyService::PrefixEcho
             }
             (Protocol::Sum, _) => AnyService::Sum,

@@ -1,5 +1,6 @@
 //! `c10k serve`.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::time::Duration;
 
@@ -10,13 +11,15 @@ use c10k::service::{Echo, Service};
 use clap::ValueEnum;
 
 use crate::Failure;
+use crate::proc;
 use crate::protocol::{AnyFraming, AnyService, FramingKind, Protocol};
 use crate::stdio::stdout;
 use crate::units;
 
 /// Serves echo or sum, with an event loop or a thread per connection
 ///
-/// Serves until SIGINT or SIGTERM, then finishes what it has received and prints one line.
+/// Serves until SIGINT, SIGTERM or SIGHUP, then finishes what it has received or is about to, and
+/// prints one line. A second signal ends it at once.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   c10k serve
@@ -26,15 +29,16 @@ use crate::units;
   c10k serve --udp --protocol sum
   c10k serve --delimiter '\\t' --prefix 'server got:'")]
 pub(crate) struct Args {
-    /// Where to listen: HOST:PORT, [IPv6]:PORT or unix:PATH; port 0 for any. May be repeated
+    /// Where to listen: HOST:PORT, [IPv6]:PORT, unix:PATH or unix:@NAME; port 0 for any. May be repeated
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7000")]
     listen: Vec<String>,
     /// How connections are waited for
     #[arg(long, value_enum, default_value_t = ModelKind::Epoll)]
     model: ModelKind,
-    /// When epoll tells of a ready connection: once for each change, or for as long as it is so
-    #[arg(long, value_enum, default_value_t = TriggerKind::Edge)]
-    trigger: TriggerKind,
+    /// When epoll reports a ready connection: once for each change, or for as long as it is so
+    /// [default: edge]
+    #[arg(long, value_enum)]
+    trigger: Option<TriggerKind>,
     /// Serve with N processes that share the listeners, watched over by this one (epoll)
     #[arg(long, value_name = "N", value_parser = units::some)]
     workers: Option<u64>,
@@ -48,12 +52,12 @@ pub(crate) struct Args {
     /// How messages are told apart [default: delimiter for echo, json for sum, chunk for ok]
     #[arg(long, value_enum)]
     framing: Option<FramingKind>,
-    /// The byte that ends a message: x, '\n', '\t', '\0' or 0x1e
-    #[arg(long, value_name = "BYTE", default_value = "\\n", value_parser = units::byte)]
-    delimiter: u8,
+    /// The byte that ends a message: x, '\n', '\t', '\0' or 0x1e [default: '\n']
+    #[arg(long, value_name = "BYTE", value_parser = units::byte)]
+    delimiter: Option<u8>,
     /// Put before every reply of echo
     #[arg(long, value_name = "TEXT")]
-    prefix: Option<String>,
+    prefix: Option<OsString>,
     /// Serve datagrams too, at the same addresses: each is a message and has one reply
     #[arg(long)]
     udp: bool,
@@ -71,15 +75,16 @@ pub(crate) struct Args {
     /// Closes a connection that completes no request for this long
     #[arg(long, value_name = "DUR|off", default_value = "30s", value_parser = units::duration_or_off)]
     idle_timeout: units::Timeout,
-    /// How long to wait for clients to take their replies when told to stop
+    /// When told to stop, how long clients have to finish a request that they have begun, or their
+    /// first, and to take their replies
     #[arg(long, value_name = "DUR", default_value = "5s", value_parser = units::duration)]
     drain: Duration,
     /// Connections that may wait to be accepted
     #[arg(long, value_name = "N", default_value = "4096", value_parser = units::count)]
     backlog: u64,
-    /// The stack of each thread (model threads)
-    #[arg(long, value_name = "SIZE", default_value = "128KiB", value_parser = units::size)]
-    stack_size: u32,
+    /// The stack of each thread (model threads) [default: 128KiB]
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    stack_size: Option<u32>,
     /// Runs on this CPU only
     #[arg(long, value_name = "N")]
     cpu: Option<usize>,
@@ -110,20 +115,33 @@ enum TriggerKind {
 }
 
 impl Args {
-    fn model(&self) -> Result<Model, Failure> {
+    fn model(&self) -> Model {
         match (self.model, self.trigger) {
-            (ModelKind::Epoll, TriggerKind::Edge) => Ok(Model::Epoll(Trigger::Edge)),
-            (ModelKind::Epoll, TriggerKind::Level) => Ok(Model::Epoll(Trigger::Level)),
-            (_, TriggerKind::Level) => {
-                Err(Failure::Cannot("--trigger is for --model epoll".to_owned()))
-            }
-            (ModelKind::Poll, TriggerKind::Edge) => Ok(Model::Poll),
-            (ModelKind::Select, TriggerKind::Edge) => Ok(Model::Select),
-            (ModelKind::Threads, TriggerKind::Edge) => Ok(Model::Threads),
-            (ModelKind::Processes, TriggerKind::Edge) => Ok(Model::Processes),
-            (ModelKind::Blocking, TriggerKind::Edge) => Ok(Model::Blocking),
-            (ModelKind::Spin, TriggerKind::Edge) => Ok(Model::Spin),
+            (ModelKind::Epoll, Some(TriggerKind::Level)) => Model::Epoll(Trigger::Level),
+            (ModelKind::Epoll, _) => Model::Epoll(Trigger::Edge),
+            (ModelKind::Poll, _) => Model::Poll,
+            (ModelKind::Select, _) => Model::Select,
+            (ModelKind::Threads, _) => Model::Threads,
+            (ModelKind::Processes, _) => Model::Processes,
+            (ModelKind::Blocking, _) => Model::Blocking,
+            (ModelKind::Spin, _) => Model::Spin,
         }
+    }
+
+    /// An error if an option would do nothing.
+    fn check(&self, framing: FramingKind) -> Result<(), Failure> {
+        let why = if self.trigger.is_some() && self.model != ModelKind::Epoll {
+            "--trigger is for --model epoll"
+        } else if self.stack_size.is_some() && self.model != ModelKind::Threads {
+            "--stack-size is for --model threads"
+        } else if self.delimiter.is_some() && framing != FramingKind::Delimiter {
+            "--delimiter is for --framing delimiter"
+        } else if self.prefix.is_some() && self.protocol != Protocol::Echo {
+            "--prefix is for --protocol echo"
+        } else {
+            return Ok(());
+        };
+        Err(Failure::Cannot(why.to_owned()))
     }
 
     fn workers(&self) -> Result<usize, Failure> {
@@ -142,15 +160,20 @@ impl Args {
 /// process may have.
 const WORKERS_MAX: u64 = 1_000;
 
+/// Of each thread, where nothing is said.
+const STACK_SIZE: u32 = 128 << 10;
+
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     if let Some(cpu) = args.cpu {
         c10k::sys::pin_to_cpu(cpu)
             .map_err(|error| Failure::Cannot(format!("cannot run on CPU {cpu}: {error}")))?;
     }
-    c10k::sys::raise_fd_limit()?;
+    c10k::sys::reap_children();
+    proc::raise_fd_limit();
 
     let kind = args.framing.unwrap_or(args.protocol.usual_framing());
-    let framing = AnyFraming::new(kind, args.delimiter, args.max_frame);
+    args.check(kind)?;
+    let framing = AnyFraming::new(kind, args.delimiter.unwrap_or(b'\n'), args.max_frame);
     match AnyService::new(args.protocol, args.prefix.clone()) {
         // Compiled for itself, since it is what servers are compared by.
         AnyService::Echo if kind == FramingKind::Delimiter => {
@@ -169,13 +192,13 @@ where
     let mut builder = Server::builder()
         .framing(framing)
         .service(service)
-        .model(args.model()?)
+        .model(args.model())
         .max_connections(args.max_connections.unwrap_or(u64::MAX))
         .max_pending(args.max_pending)
         .idle_timeout(args.idle_timeout.0)
         .drain(args.drain)
         .backlog(u32::try_from(args.backlog).unwrap_or(u32::MAX))
-        .stack_size(args.stack_size as usize)
+        .stack_size(args.stack_size.unwrap_or(STACK_SIZE) as usize)
         .workers(args.workers()?)
         .reuse_port(args.reuse_port)
         .stop_on_signals(true);

@@ -14,6 +14,17 @@ pub(crate) fn some(text: &str) -> Result<u64, String> {
     count(text).and_then(|n| if n > 0 { Ok(n) } else { Err("at least 1 is needed".to_owned()) })
 }
 
+/// The most requests a second: several times what a machine can send.
+const RATE_MAX: u64 = 10_000_000;
+
+/// Requests a second: `100`, `10k`; none, or [`RATE_MAX`] at most.
+pub(crate) fn rate(text: &str) -> Result<u64, String> {
+    count(text).and_then(|rate| match rate <= RATE_MAX {
+        true => Ok(rate),
+        false => Err("10M requests a second are the most".to_owned()),
+    })
+}
+
 /// A size in bytes: `512`, `64KiB`, `1MiB`, `64k` (binary, as is usual for memory).
 pub(crate) fn size(text: &str) -> Result<u32, String> {
     let units = [
@@ -80,11 +91,11 @@ pub(crate) fn some_time(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A duration, or `off`.
+/// A duration of a microsecond at least, or `off`.
 pub(crate) fn duration_or_off(text: &str) -> Result<Timeout, String> {
     match text {
         "off" => Ok(Timeout(None)),
-        _ => duration(text).map(|duration| Timeout(Some(duration))),
+        _ => some_time(text).map(|duration| Timeout(Some(duration))),
     }
 }
 
@@ -140,6 +151,8 @@ mod tests {
         assert_eq!(count("2M"), Ok(2_000_000));
         assert!(count("ten").is_err());
         assert!(count("18446744073709551615k").is_err());
+        assert_eq!((rate("0"), rate("10M")), (Ok(0), Ok(10_000_000)));
+        assert!(rate("10,000,001").is_err());
         assert_eq!(size("64KiB"), Ok(65_536));
         assert_eq!(size("512"), Ok(512));
         assert_eq!(size("1MiB"), Ok(1 << 20));

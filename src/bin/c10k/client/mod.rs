@@ -33,7 +33,7 @@ use crate::units;
   c10k client 127.0.0.1:7000 --udp hello
   c10k client 127.0.0.1:7000 --source 127.0.0.1:10789 --reuse-port hello")]
 pub(crate) struct Args {
-    /// The server: HOST:PORT, [IPv6]:PORT or unix:PATH
+    /// The server: HOST:PORT, [IPv6]:PORT, unix:PATH or unix:@NAME
     addr: OsString,
     /// What to send; for sum, JSON or two numbers. Write -- before those that begin with a hyphen
     /// and are not a number

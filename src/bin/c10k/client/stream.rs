@@ -54,7 +54,7 @@ impl StreamClient {
         let delimiter = args.delimiter.unwrap_or(DELIMITER);
         let framing = AnyFraming::new(kind, delimiter, u32::MAX);
         let interest = Interest::READ | Interest::WRITE | Interest::EDGE;
-        let mut reactor = Reactor::new().map_err(failed)?;
+        let mut reactor = Reactor::new()?;
         let token = reactor.connect(addr, options, args.connect_timeout, interest, |fd| {
             Connection::new(
                 fd,

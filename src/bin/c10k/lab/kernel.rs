@@ -1,6 +1,7 @@
 //! What the kernel itself says: of sockets (`sock_diag(7)`), of counters and of descriptors
 //! (`proc(5)`).
 
+use std::error::Error;
 use std::ffi::c_long;
 use std::fs;
 use std::io;
@@ -17,10 +18,12 @@ use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROT
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
 use netlink_packet_sock_diag::{SockDiagMessage, inet::InetResponse};
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
-use nix::sys::resource::{UsageWho, getrusage};
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
 
 use super::Trouble;
 use super::record::Lab;
+use crate::units::grouped;
 
 /// A socket as the kernel sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,6 +118,59 @@ impl Lab {
     }
 }
 
+/// What every lab needs: `/proc`, where the kernel says what it has seen, and a few descriptors.
+pub(super) fn prepare() -> Result<(), Trouble> {
+    if !fs::exists("/proc/self/status").unwrap_or(false) {
+        return Err(Trouble::Skipped("needs /proc, which is not mounted".to_owned()));
+    }
+    needs_descriptors(32)
+}
+
+/// Raises the soft limit on descriptors to the hard one, which must allow this many: a lab whose
+/// children run out of them would see something else than what it claims.
+pub(super) fn needs_descriptors(count: u64) -> Result<(), Trouble> {
+    let limit = match sys::raise_fd_limit() {
+        Ok(limit) => limit,
+        // Some sandboxes refuse it; then the soft limit may do.
+        Err(_) => getrlimit(Resource::RLIMIT_NOFILE)?.0,
+    };
+    if limit < count {
+        let [count, limit] = [count, limit].map(|count| grouped(count as f64));
+        let why = format!("needs {count} descriptors, and may have {limit} (ulimit -n)");
+        return Err(Trouble::Skipped(why));
+    }
+    Ok(())
+}
+
+/// What a call lacked that failed with this error, if it failed for want of something.
+pub(super) fn lacks(error: &(dyn Error + 'static)) -> Option<String> {
+    let errno = match (error.downcast_ref::<Errno>(), error.downcast_ref::<io::Error>()) {
+        (Some(errno), _) => *errno,
+        (_, Some(error)) => Errno::from_raw(error.raw_os_error()?),
+        _ => return None,
+    };
+    match errno {
+        Errno::EMFILE => {
+            let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+            Some(format!("more descriptors than {limit} (ulimit -n)"))
+        }
+        Errno::ENFILE => Some("more open files than the system may have (fs.file-max)".to_owned()),
+        Errno::ENOSYS => Some("a system call that this kernel does not have".to_owned()),
+        _ => None,
+    }
+}
+
+/// The pid that `fork` returned. That no process more is allowed says nothing about a claim.
+pub(super) fn forked(result: io::Result<u32>) -> Result<u32, Trouble> {
+    result.map_err(|error| match error.raw_os_error() {
+        Some(libc::EAGAIN) => {
+            let limit = sys::task_limit();
+            Trouble::Skipped(format!("needs more processes: {error}; the limit: {limit}"))
+        }
+        _ => error.into(),
+    })
+}
+
 /// How long the kernel may take for what it does by itself: sending again, mostly, after 200 ms at
 /// the earliest, then after 400 ms, and so on.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
@@ -152,6 +208,18 @@ pub(crate) fn sockets(protocol: Protocol, ports: &[u16]) -> Result<Vec<Socket>, 
 
 /// All sockets of a family.
 fn dump(family: u8, protocol: Protocol) -> Result<Vec<Socket>, Trouble> {
+    match ask(family, protocol) {
+        // A kernel without IPv6 has no sockets of it, and nobody to ask.
+        Err(error) if family == AF_INET6 && error.kind() == io::ErrorKind::NotFound => Ok(vec![]),
+        // It may be refused, as by some containers, or not be there.
+        result => result.map_err(|error| {
+            let needs = format!("needs sock_diag(7), to ask the kernel for sockets: {error}");
+            Trouble::Skipped(needs)
+        }),
+    }
+}
+
+fn ask(family: u8, protocol: Protocol) -> io::Result<Vec<Socket>> {
     let mut netlink = netlink_sys::Socket::new(NETLINK_SOCK_DIAG)?;
     netlink.bind_auto()?;
     let mut header = NetlinkHeader::default();
@@ -178,13 +246,14 @@ fn dump(family: u8, protocol: Protocol) -> Result<Vec<Socket>, Trouble> {
         let (datagram, _) = netlink.recv_from_full()?;
         let mut rest = &datagram[..];
         while !rest.is_empty() {
-            let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest)?;
+            let message =
+                NetlinkMessage::<SockDiagMessage>::deserialize(rest).map_err(io::Error::other)?;
             match message.payload {
                 NetlinkPayload::Done(_) => return Ok(found),
                 NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
                     found.push(socket(&response));
                 }
-                NetlinkPayload::Error(error) => return Err(error.to_io().into()),
+                NetlinkPayload::Error(error) => return Err(error.to_io()),
                 _ => {}
             }
             // Messages are aligned to four bytes (netlink(7)).

@@ -83,13 +83,19 @@ pub(crate) enum Trouble {
     Failed(String),
 }
 
-impl<E: std::error::Error> From<E> for Trouble {
+/// What a call lacks is missing, and says nothing about the claim; any other error is a failure.
+impl<E: std::error::Error + 'static> From<E> for Trouble {
     fn from(error: E) -> Trouble {
-        Trouble::Failed(error.to_string())
+        match kernel::lacks(&error) {
+            Some(what) => Trouble::Skipped(format!("needs {what}")),
+            None => Trouble::Failed(error.to_string()),
+        }
     }
 }
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    // What a lab prints and where it comes to a limit are then the same whoever starts it.
+    sys::close_inherited();
     match &args.name {
         Some(name) => run_one(name, &args),
         None if args.all => run_all(&args),
@@ -134,7 +140,7 @@ fn run_one(name: &str, args: &Args) -> Result<(), Failure> {
 
 fn observe(about: &'static About, style: Style) -> Result<Verdict, Failure> {
     let mut lab = Lab::new(about.name, about.claim, style)?;
-    let result = (about.run)(&mut lab);
+    let result = kernel::prepare().and_then(|()| (about.run)(&mut lab));
     Ok(lab.end(result)?)
 }
 

@@ -7,7 +7,7 @@ mod unordered;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use c10k::service::{Outcome, Reply, Service};
 use c10k::sys;
@@ -16,8 +16,9 @@ use self::under_way::{Times, UnderWay};
 use self::unordered::Matched;
 use super::payload::Payload;
 use super::plan::Plan;
-use super::recorder::Recorder;
+use super::recorder::{Kept, Recorder};
 use super::report::Failures;
+use super::steps::Steps;
 
 /// The phases of a run, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,16 +59,24 @@ pub(crate) struct Run {
     pub(crate) replied: Cell<u64>,
     /// Requests that were sent and will never have a reply.
     pub(super) gone: Cell<u64>,
+    /// Replies over streams that no request had asked for. They end the run.
+    pub(super) unasked: Cell<u64>,
     /// Requests that are due and could not be sent yet.
     pub(super) waiting: Cell<u64>,
-    /// The requests that are measured in an open loop: those due from then, and until then.
-    pub(super) window: Cell<(u64, u64)>,
-    /// Replies within the measured time.
-    pub(crate) measured: Cell<u64>,
-    /// Requests that were due within the measured time of an open loop; and the most there were
-    /// at a time in its first half that had no reply.
-    pub(super) due: Cell<u64>,
+    /// In a closed loop: how many may be sent in all, by now. None while nothing is to be sent.
+    pub(super) sent_max: Cell<u64>,
+    /// When the next second of a closed loop's measured time begins; and how many of those sent are
+    /// counted in the seconds before.
+    next_second: Cell<u64>,
+    counted: Cell<u64>,
+    /// When this exchange began: what was sent before has nothing to do with it.
+    began: Cell<u64>,
+    /// In an open loop: the most requests there were at a time that had no reply, until half of the
+    /// measured time is over.
+    half: Cell<u64>,
     pub(super) backlog_first_half: Cell<u64>,
+    /// The shortest service time of any reply of an open loop.
+    pub(super) fastest: Cell<u64>,
     /// Nanoseconds that requests have been under way, all of them together.
     pub(super) in_flight_time: Cell<u64>,
     /// Datagrams that were answered after newer ones.
@@ -95,16 +104,20 @@ impl Run {
             sent: Cell::new(0),
             replied: Cell::new(0),
             gone: Cell::new(0),
+            unasked: Cell::new(0),
             waiting: Cell::new(0),
-            window: Cell::new((u64::MAX, 0)),
-            measured: Cell::new(0),
-            due: Cell::new(0),
+            sent_max: Cell::new(0),
+            next_second: Cell::new(u64::MAX),
+            counted: Cell::new(0),
+            began: Cell::new(0),
+            half: Cell::new(0),
             backlog_first_half: Cell::new(0),
+            fastest: Cell::new(u64::MAX),
             in_flight_time: Cell::new(0),
             reordered: Cell::new(0),
             answered: Cell::new(0),
             failures: RefCell::default(),
-            recorder: RefCell::new(Recorder::new()),
+            recorder: RefCell::new(Recorder::new(plan.each_second)),
         }
     }
 
@@ -114,6 +127,9 @@ impl Run {
         let passed = self.now.get() - before;
         let time = self.in_flight_time.get();
         self.in_flight_time.set(time.saturating_add(self.in_flight() * passed));
+        if self.now.get() >= self.next_second.get() {
+            self.begin_second();
+        }
     }
 
     /// Requests that were sent and may still have a reply.
@@ -121,20 +137,93 @@ impl Run {
         self.sent.get() - self.replied.get() - self.gone.get()
     }
 
-    /// A request is due on a connection.
-    pub(super) fn is_due(&self, due: u64) {
-        let (from, until) = self.window.get();
-        if (from..until).contains(&due) {
-            bump(&self.due);
-            if due < from + (until - from) / 2 {
-                self.backlog_first_half.set(self.backlog_first_half.get().max(self.outstanding()));
-            }
-        }
-    }
-
     /// Requests that may still have a reply: those sent, and those that wait to be.
     pub(crate) fn outstanding(&self) -> u64 {
         self.in_flight() + self.waiting.get()
+    }
+
+    /// Whether a connection of a closed loop may send another request.
+    #[inline]
+    pub(super) fn may_send(&self) -> bool {
+        self.sent.get() < self.sent_max.get()
+    }
+
+    /// An exchange begins, and nothing of it is measured yet.
+    pub(super) fn start(&self, open: bool) {
+        self.phase.set(Phase::WarmUp);
+        self.open.set(open);
+        self.read_clock();
+        self.began.set(self.now.get());
+        self.sent_max.set(u64::MAX);
+        self.fastest.set(u64::MAX);
+    }
+
+    /// Measures the requests that are due from then and before `until`. In a closed loop `from` is
+    /// now.
+    pub(super) fn measure(&self, from: u64, until: u64, steps: Option<Steps>) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let date = now + Duration::from_nanos(from - self.now.get());
+        let mut recorder = self.recorder.borrow_mut();
+        recorder.start(from, until, date, steps);
+        self.half.set(from + (until - from) / 2);
+        if !self.open.get() {
+            self.counted.set(self.sent.get());
+            self.next_second.set(recorder.ends());
+        }
+    }
+
+    pub(super) fn measured_from(&self) -> u64 {
+        self.recorder.borrow().from()
+    }
+
+    /// In a closed loop a request is due when it is sent: so those of a second are known when the
+    /// next one begins.
+    #[cold]
+    fn begin_second(&self) {
+        let mut recorder = self.recorder.borrow_mut();
+        self.count_sent(&mut recorder);
+        recorder.roll(self.now.get());
+        self.next_second.set(recorder.ends());
+    }
+
+    fn count_sent(&self, recorder: &mut Recorder) {
+        if !self.open.get() {
+            let before = self.counted.replace(self.sent.get());
+            recorder.were_due(self.sent.get().saturating_sub(before));
+        }
+    }
+
+    /// The measured time ends then, if not before.
+    pub(super) fn end_measured(&self, until: u64) {
+        let mut recorder = self.recorder.borrow_mut();
+        self.count_sent(&mut recorder);
+        self.next_second.set(u64::MAX);
+        recorder.end(until);
+    }
+
+    /// The exchange is over.
+    pub(super) fn finish(&self) -> Kept {
+        self.sent_max.set(0);
+        self.next_second.set(u64::MAX);
+        self.recorder.borrow_mut().finish()
+    }
+
+    /// In an open loop: a request is due on a connection. Whether it is measured.
+    pub(super) fn is_due(&self, due: u64) -> bool {
+        self.recorder.borrow_mut().is_due(due)
+    }
+
+    /// The same, and it is sent now, or is kept back because too many are under way.
+    pub(super) fn leaves(&self, due: u64) -> bool {
+        let mut recorder = self.recorder.borrow_mut();
+        let measured = recorder.is_due(due);
+        if measured {
+            recorder.left(self.now.get() - due);
+            if due < self.half.get() {
+                self.backlog_first_half.set(self.backlog_first_half.get().max(self.outstanding()));
+            }
+        }
+        measured
     }
 
     /// Keeps the times of a request that has had its reply just now.
@@ -143,33 +232,37 @@ impl Run {
         let now = self.now.get();
         let latency = now - times.due;
         if latency > self.timeout {
-            self.failures.borrow_mut().late += 1;
+            self.is_wrong(times.due, |failures| failures.late += 1);
         }
-        let (open, measuring) = (self.open.get(), self.phase.get() == Phase::Measuring);
-        if measuring {
-            bump(&self.measured);
-        }
-        if open
-            && measuring
-            && let Some(steps) = &mut self.recorder.borrow_mut().steps
-        {
-            steps.replied(now, self.failures.borrow().total());
-        }
-        // In an open loop every request that was due is accounted for, however late its reply.
-        let (from, until) = self.window.get();
-        if (open && (from..until).contains(&times.due)) || (!open && measuring) {
-            let mut recorder = self.recorder.borrow_mut();
-            if recorder.is_due(now) {
-                recorder.roll(now, self.failures.borrow().total());
-            }
-            recorder.record(latency);
-            if open {
-                recorder.record_service(now - times.sent);
-                if let Some(steps) = &mut recorder.steps {
-                    steps.record(times.due, latency);
-                }
+        let mut recorder = self.recorder.borrow_mut();
+        let measured = recorder.record(times.due, latency);
+        if self.open.get() {
+            let service = now - times.sent;
+            self.fastest.set(self.fastest.get().min(service));
+            if measured {
+                recorder.record_open(times.due, latency, service);
             }
         }
+    }
+
+    /// There is something wrong with a request that was due then.
+    #[cold]
+    fn is_wrong(&self, due: u64, count: impl FnOnce(&mut Failures)) {
+        count(&mut self.failures.borrow_mut());
+        self.recorder.borrow_mut().failed(due);
+    }
+
+    /// Something went wrong now, which is none of a single request.
+    #[cold]
+    pub(super) fn fail(&self, count: impl FnOnce(&mut Failures)) {
+        self.is_wrong(self.now.get(), count);
+    }
+
+    /// Requests that were due then will never be answered.
+    pub(super) fn lost(&self, due: Vec<u64>) {
+        self.failures.borrow_mut().lost += due.len() as u64;
+        let mut recorder = self.recorder.borrow_mut();
+        due.into_iter().for_each(|due| recorder.lost(due));
     }
 }
 
@@ -239,6 +332,11 @@ impl Checker {
         self.under_way.len()
     }
 
+    /// When those were due that have had no reply, or were not sent yet.
+    pub(super) fn all_due(&self) -> Vec<u64> {
+        self.under_way.all_due()
+    }
+
     /// How many are due and were not sent yet.
     pub(super) fn waiting(&self) -> usize {
         self.under_way.waiting()
@@ -292,20 +390,20 @@ impl Checker {
 
     /// A datagram could not be sent or received.
     pub(super) fn failed(&self, error: &io::Error) {
-        let mut failures = self.run.failures.borrow_mut();
-        match error.raw_os_error() {
+        self.run.fail(|failures| match error.raw_os_error() {
             Some(libc::ECONNREFUSED) => failures.unconnected(error),
             _ => failures.broke(error),
-        }
+        });
     }
 
     /// Gives up the datagrams that have had no reply within the time-out, and returns how many.
     pub(super) fn give_up(&mut self) -> u64 {
         let UnderWay::Unordered(requests) = &mut self.under_way else { return 0 };
         let sent_before = self.run.now.get().saturating_sub(self.run.timeout);
-        let lost = requests.give_up(self.next, sent_before);
+        let due = requests.give_up(self.next, sent_before);
+        let lost = due.len() as u64;
         self.run.gone.set(self.run.gone.get() + lost);
-        self.run.failures.borrow_mut().lost += lost;
+        self.run.lost(due);
         lost
     }
 
@@ -313,7 +411,7 @@ impl Checker {
     pub(super) fn forget(&mut self) {
         let UnderWay::Unordered(requests) = &mut self.under_way else { return };
         let gone = requests.give_up(self.next, u64::MAX);
-        self.run.gone.set(self.run.gone.get() + gone);
+        self.run.gone.set(self.run.gone.get() + gone.len() as u64);
         let waiting = requests.waiting.drain(..).count() as u64;
         self.run.waiting.set(self.run.waiting.get() - waiting);
     }
@@ -328,14 +426,28 @@ impl Checker {
                 self.run.reordered.set(self.run.reordered.get() + u64::from(overtaken));
                 return Some(times);
             }
-            Matched::TooLate => {
+            // It was lost in an exchange that is over.
+            Matched::TooLate(sent) if sent < self.run.began.get() => {}
+            Matched::TooLate(_) => {
                 let mut failures = self.run.failures.borrow_mut();
                 failures.lost = failures.lost.saturating_sub(1);
                 failures.late += 1;
             }
-            Matched::Nothing => self.mismatch("a reply to no request", reply),
+            Matched::Nothing => self.mismatch(self.run.now.get(), "a reply to no request", reply),
         }
         None
+    }
+
+    /// A reply that no request had asked for: where each reply ends is not known. It makes no
+    /// request, or a server that sends three lines for one would be flooded, and ends the run.
+    #[cold]
+    fn unasked(&self, reply: &[u8], was_unsent: bool) -> Outcome {
+        self.mismatch(self.run.now.get(), "a reply to no request", reply);
+        bump(&self.run.unasked);
+        let unsent = u64::from(was_unsent);
+        self.run.sent.set(self.run.sent.get() - unsent);
+        self.run.phase.set(Phase::Over);
+        Outcome::Silence
     }
 
     fn is_right(&mut self) {
@@ -346,9 +458,9 @@ impl Checker {
     }
 
     #[cold]
-    fn mismatch(&self, what: &str, reply: &[u8]) {
+    fn mismatch(&self, due: u64, what: &str, reply: &[u8]) {
+        self.run.is_wrong(due, |failures| failures.mismatched += 1);
         let mut failures = self.run.failures.borrow_mut();
-        failures.mismatched += 1;
         failures.first_mismatch.get_or_insert_with(|| {
             let start = String::from_utf8_lossy(&reply[..reply.len().min(80)]).into_owned();
             format!("connection {}: {what}: {start:?}, {} bytes", self.connection, reply.len())
@@ -365,13 +477,14 @@ impl Service for Checker {
             times
         } else {
             let number = self.next.wrapping_sub(self.under_way.len() as u32);
-            let Some(times) = self.under_way.pop() else {
-                self.mismatch("a reply to no request", reply);
-                return Outcome::Silence;
+            let times = match self.under_way.pop() {
+                // What was written since these replies were received is not sent yet.
+                Some(times) if times.sent != self.run.now.get() => times,
+                unsent => return self.unasked(reply, unsent.is_some()),
             };
             match self.run.payload.answers(self.connection, number, reply) {
                 true => self.is_right(),
-                false => self.mismatch("not the reply to its request", reply),
+                false => self.mismatch(times.due, "not the reply to its request", reply),
             }
             times
         };
@@ -380,10 +493,7 @@ impl Service for Checker {
         if self.run.open.get() {
             return self.next_waiting(out);
         }
-        if !matches!(self.run.phase.get(), Phase::WarmUp | Phase::Measuring) {
-            return Outcome::Silence;
-        }
-        if self.run.thinks || !self.has_more() {
+        if self.run.thinks || !self.run.may_send() || !self.has_more() {
             return Outcome::Silence;
         }
         self.request(out);

@@ -4,12 +4,12 @@ mod connecting;
 mod giving_up;
 mod open;
 mod peer;
+mod phases;
 mod sources;
 mod window;
 
 use std::collections::HashMap;
 use std::io;
-use std::mem;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ use self::peer::{Peer, Work};
 use self::sources::{Source, peer, peer_mut};
 use self::window::Window;
 use super::arrivals::Arrivals;
-use super::checker::{Checker, Phase, Run, nanos};
+use super::checker::{Checker, Phase, Run};
 use super::measured::{self, Measured};
 use super::plan::{Plan, Share};
 use super::progress::{self, Progress, Stage, Watcher};
@@ -50,11 +50,15 @@ struct Engine<'a> {
     /// send; and who sends them, in turn.
     arrivals: Option<Arrivals>,
     sending_since: u64,
+    /// None is sent that is due then or later.
+    due_until: u64,
     ring: Vec<Token>,
     turn: usize,
     /// Wakes the loop to send the next request; and when it was last set for.
     alarm: Option<Token>,
     alarm_at: Option<u64>,
+    /// Requests of the measured time that are still to be sent, if an open loop ends with so many.
+    quota: Option<u64>,
     /// Ends the phase under way.
     timer: Option<TimerId>,
     /// Wakes the loop to begin the next connection.
@@ -68,6 +72,9 @@ struct Engine<'a> {
     began: Instant,
     connected_after: Duration,
     window: Window,
+    window_ends: Instant,
+    /// How many replies there were when that was last looked at, and when the last of them came.
+    last_reply: (u64, u64),
 }
 
 /// One process's share of a load. Its connections stay open until it is dropped.
@@ -86,12 +93,14 @@ impl<'a> Load<'a> {
         let mut engine = Engine::new(plan, share);
         let mut reactor = Reactor::new()?;
         engine.connect_more(&mut reactor)?;
-        while !engine.interrupted && (engine.under_way() > 0 || engine.begun < engine.total()) {
+        while engine.run.phase.get() == Phase::Connecting
+            && (engine.under_way() > 0 || engine.begun < engine.total())
+        {
             engine.turn(&mut reactor, watcher)?;
             engine.connect_more(&mut reactor)?;
         }
         engine.connected_after = engine.began.elapsed();
-        if !engine.peers.is_empty() && !engine.interrupted {
+        if !engine.peers.is_empty() && !engine.has_ended() {
             watcher(engine.progress(Stage::Connected))?;
         }
         Ok(Load { engine, reactor })
@@ -112,18 +121,19 @@ impl<'a> Load<'a> {
             engine.peers = reactor.tokens().filter(|&it| peer(reactor, it).is_some()).collect();
         }
         engine.interrupted |= interrupt::came().is_some();
-        if !engine.peers.is_empty() && !engine.interrupted {
+        if !engine.peers.is_empty() && !engine.has_ended() {
             engine.start(reactor, schedule)?;
             while engine.run.phase.get() != Phase::Over {
                 engine.turn(reactor, watcher)?;
             }
-            watcher(engine.progress(Stage::Exchanging))?;
         }
+        let kept = engine.finish(reactor);
+        watcher(engine.progress(Stage::Exchanging))?;
         let switches = server.map(proc::switches).zip(before);
         Ok(Measured {
             replies: engine.run.replied.get() - replied,
             server_switches: switches.map(|(now, before)| now.saturating_sub(before)),
-            ..engine.measured(reactor)
+            ..engine.measured(kept)
         })
     }
 
@@ -179,10 +189,12 @@ impl<'a> Engine<'a> {
             reconnects: measured::histogram(),
             arrivals: None,
             sending_since: 0,
+            due_until: u64::MAX,
             ring: Vec::new(),
             turn: 0,
             alarm: None,
             alarm_at: None,
+            quota: None,
             timer: None,
             pace: None,
             give_up_timer: None,
@@ -191,6 +203,8 @@ impl<'a> Engine<'a> {
             began: Instant::now(),
             connected_after: Duration::ZERO,
             window: Window::default(),
+            window_ends: Instant::now(),
+            last_reply: (0, 0),
         }
     }
 }
@@ -212,8 +226,10 @@ impl Engine<'_> {
             return Ok(());
         }
         if interrupt::came().is_some() {
-            self.end_early(reactor);
+            self.interrupted = true;
+            self.run.phase.set(Phase::Over);
         }
+        self.all_due_by_now();
         match self.run.phase.get() {
             Phase::Connecting => watcher(self.progress(Stage::Connecting)),
             _ => watcher(self.progress(Stage::Exchanging)),
@@ -222,6 +238,7 @@ impl Engine<'_> {
 
     fn progress(&self, stage: Stage) -> Progress {
         let failures = self.run.failures.borrow();
+        let mut recorder = self.run.recorder.borrow_mut();
         Progress {
             stage,
             connected: self.peers.len() as u64,
@@ -229,60 +246,20 @@ impl Engine<'_> {
             answered: self.run.answered.get(),
             replies: self.run.replied.get(),
             failures: failures.total(),
-            latency: self.run.recorder.borrow().recent(),
+            latency: recorder.recent(),
+            seconds: recorder.take_settled(),
         }
     }
 
     // ---- Exchanging ----
 
-    /// The connections that are to send: spread evenly over all.
-    fn active(&self) -> Vec<Token> {
-        let all = self.peers.len();
-        let active = all.min(self.share.active as usize);
-        (0..active).map(|at| self.peers[at * all / active]).collect()
-    }
-
-    fn start(
-        &mut self,
-        reactor: &mut Reactor<Source>,
-        schedule: Option<&Schedule>,
-    ) -> io::Result<()> {
-        self.run.phase.set(Phase::WarmUp);
-        self.run.open.set(schedule.is_some());
-        self.arrivals = None;
-        self.give_up_later(reactor);
-        if let Some(schedule) = schedule {
-            return self.start_open(reactor, schedule);
-        }
-        let Plan { ramp, warmup, .. } = *self.plan;
-        let now = Instant::now();
-        match self.plan.requests_each {
-            Some(_) => self.next_phase(reactor),
-            None => self.timer = Some(reactor.set_timer(now + ramp + warmup)),
-        }
-        let active = self.active();
-        for (at, &token) in active.iter().enumerate() {
-            match ramp.is_zero() {
-                true => self.begin(reactor, token),
-                false => {
-                    let after = ramp.mul_f64(at as f64 / active.len() as f64);
-                    reactor.set_deadline(token, now + after);
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// In a closed loop: sends the first requests of a connection, or one again after a pause.
     fn begin(&mut self, reactor: &mut Reactor<Source>, token: Token) {
-        if !matches!(self.run.phase.get(), Phase::WarmUp | Phase::Measuring) {
-            return;
-        }
         // It may have been closed while we waited.
         let Some(peer) = peer_mut(reactor, token) else { return };
         self.run.read_clock();
         for _ in 0..self.plan.pipeline.unwrap_or(1) {
-            if peer.checker().has_more() {
+            if self.run.may_send() && peer.checker().has_more() {
                 peer.push(Checker::request);
             }
         }
@@ -305,11 +282,11 @@ impl Engine<'_> {
                 }
             }
             Ok(Step::Close) => {
-                self.run.failures.borrow_mut().closed_by_server += 1;
+                self.run.fail(|failures| failures.closed_by_server += 1);
                 self.lose(reactor, token);
             }
             Err(error) => {
-                self.run.failures.borrow_mut().broke(&error);
+                self.run.fail(|failures| failures.broke(&error));
                 self.lose(reactor, token);
             }
         }
@@ -319,7 +296,7 @@ impl Engine<'_> {
     /// another.
     fn pause(&mut self, reactor: &mut Reactor<Source>, token: Token) {
         let Some(peer) = peer(reactor, token) else { return };
-        let sending = matches!(self.run.phase.get(), Phase::WarmUp | Phase::Measuring);
+        let sending = self.run.may_send();
         if peer.checker().is_spent() {
             // In an open loop another has taken its place already.
             if sending && !self.run.open.get() {
@@ -335,8 +312,9 @@ impl Engine<'_> {
 
     /// A connection is over: what it had under way will never be answered.
     fn lose(&mut self, reactor: &mut Reactor<Source>, token: Token) {
-        let unanswered = peer(reactor, token).map_or(0, unanswered);
-        self.run.failures.borrow_mut().lost += unanswered;
+        if let Some(peer) = peer(reactor, token) {
+            self.run.lost(peer.checker().all_due());
+        }
         if !self.close_unanswered(reactor, token) {
             reactor.close(token);
         }
@@ -354,100 +332,9 @@ impl Engine<'_> {
         reactor.close(token)
     }
 
-    /// Whether all the replies that were asked for have come.
-    fn has_enough(&self) -> bool {
-        match (self.share.requests, self.plan.requests_each) {
-            (Some(requests), _) => self.run.measured.get() >= requests,
-            // Whoever has more to send has a request under way.
-            (None, Some(_)) => self.run.outstanding() == 0,
-            (None, None) => false,
-        }
-    }
-
-    /// Ends the phase under way and begins the next.
-    fn next_phase(&mut self, reactor: &mut Reactor<Source>) {
-        match self.run.phase.get() {
-            Phase::WarmUp => {
-                // To read the clocks of ten thousand tasks takes a while, which is not measured.
-                self.window = Window::read(self.plan.server_pid);
-                let now = Instant::now();
-                self.window.start = Some(now);
-                self.run.phase.set(Phase::Measuring);
-                self.timer = Some(reactor.set_timer(now + self.plan.duration));
-                self.run.read_clock();
-                self.run.in_flight_time.set(0);
-                let failures = self.run.failures.borrow().total();
-                let most = nanos(self.plan.duration);
-                self.run.recorder.borrow_mut().start(self.run.now.get(), most, failures);
-            }
-            Phase::Measuring => {
-                let wall = self.window.start.expect("measuring").elapsed();
-                let now = Window::read(self.plan.server_pid);
-                self.window = Window { wall, ..now.since(self.window) };
-                self.run.read_clock();
-                let in_flight = Duration::from_nanos(self.run.in_flight_time.get());
-                self.window.in_flight_mean = in_flight.div_duration_f64(self.window.wall);
-                self.window.backlog_end = self.run.outstanding();
-                let failures = self.run.failures.borrow().total();
-                self.run.recorder.borrow_mut().roll(self.run.now.get(), failures);
-                self.run.phase.set(Phase::Draining);
-                self.timer = Some(reactor.set_timer(Instant::now() + self.plan.timeout));
-            }
-            Phase::Connecting | Phase::Draining | Phase::Over => {
-                self.count_unsent();
-                self.run.phase.set(Phase::Over);
-            }
-        }
-    }
-
-    /// Ends whatever phase is under way, and all that would follow.
-    fn end_early(&mut self, reactor: &mut Reactor<Source>) {
-        self.interrupted = true;
-        self.arrivals = None;
-        match self.run.phase.get() {
-            Phase::Connecting => return,
-            Phase::Measuring => self.next_phase(reactor),
-            Phase::WarmUp | Phase::Draining | Phase::Over => {}
-        }
-        self.run.phase.set(Phase::Over);
-    }
-
-    /// What was seen since this was last asked.
-    fn measured(&mut self, reactor: &Reactor<Source>) -> Measured {
-        let run = &self.run;
-        let mut failures = run.failures.take();
-        // Whoever has not answered by now never will, unless nobody waited for it.
-        if !self.interrupted {
-            let peers = reactor.tokens().filter_map(|token| peer(reactor, token));
-            failures.lost += peers.map(unanswered).sum::<u64>();
-        }
-        let (series, service, steps) = run.recorder.borrow_mut().take(failures.total());
-        let window = mem::take(&mut self.window);
-        Measured {
-            connected: self.peers.len() as u64,
-            active: self.active().len() as u64,
-            answered: run.answered.get(),
-            connecting: self.connected_after,
-            reordered: run.reordered.take(),
-            measuring: window.wall,
-            requests: run.measured.take(),
-            requests_total: run.replied.get(),
-            due: run.due.take(),
-            in_flight_mean: window.in_flight_mean,
-            backlog_first_half: run.backlog_first_half.take(),
-            backlog_end: window.backlog_end,
-            reconnects: measured::buckets(&mem::replace(
-                &mut self.reconnects,
-                measured::histogram(),
-            )),
-            series,
-            service,
-            steps,
-            load_cpu: window.load_cpu,
-            server_cpu: window.server_cpu,
-            failures,
-            ..Measured::default()
-        }
+    /// Whether a phase was ended early, and no other follows.
+    fn has_ended(&self) -> bool {
+        self.interrupted || self.run.unasked.get() > 0
     }
 }
 
@@ -470,7 +357,7 @@ impl Handler<Source> for Engine<'_> {
                 }
             }
             Err(error) => {
-                self.run.failures.borrow_mut().unconnected(&error);
+                self.run.fail(|failures| failures.unconnected(&error));
                 self.reconnecting.remove(&token);
                 // In an open loop there may be requests that wait for it.
                 self.lose(reactor, token);
@@ -514,19 +401,6 @@ impl Handler<Source> for Engine<'_> {
     }
 
     fn turned(&mut self, reactor: &mut Reactor<Source>) {
-        // With every connection gone, nothing more will happen.
-        let alone = reactor.len() == usize::from(self.alarm.is_some());
-        if self.run.phase.get() == Phase::Measuring && (alone || self.has_enough()) {
-            self.arrivals = None;
-            self.next_phase(reactor);
-        }
-        self.send_due(reactor);
-        let more = self.arrivals.as_ref().is_some_and(|arrivals| arrivals.next_due().is_some());
-        let answered = self.run.outstanding() == 0 && !more;
-        match self.run.phase.get() {
-            Phase::Draining if answered => self.run.phase.set(Phase::Over),
-            Phase::WarmUp | Phase::Draining if alone => self.run.phase.set(Phase::Over),
-            _ => {}
-        }
+        self.look_at_phase(reactor);
     }
 }

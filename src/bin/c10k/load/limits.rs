@@ -65,7 +65,7 @@ impl Limits {
         Ok(Limits {
             // The folder itself is one of them.
             inherited: open.saturating_sub(FDS_OPEN + 1),
-            fds: c10k::sys::raise_fd_limit()?,
+            fds: crate::proc::raise_fd_limit().unwrap_or(u64::MAX),
             ports: range.and_then(|range| ports(&range, &reserved)),
             files: files(),
         })

@@ -146,6 +146,7 @@ mod tests {
             replies,
             failures: 11,
             latency,
+            seconds: Vec::new(),
         };
         let text = |stage, replies, latency| {
             line(3 * SECOND, 1_000_000, &progress(stage, replies, latency), 123_456.7)

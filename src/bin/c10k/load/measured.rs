@@ -18,30 +18,41 @@ pub(super) struct Measured {
     /// From the first connect to the last one established.
     pub(super) connecting: Duration,
     pub(super) measuring: Duration,
-    /// Replies within the measured time.
-    pub(super) requests: u64,
+    /// Requests that were due in the measured time.
+    pub(super) due: u64,
+    /// Those of them that were answered, whenever that was: their latencies, as the buckets of a
+    /// histogram of nanoseconds.
+    pub(super) latency: Vec<(u64, u64)>,
+    /// Their service times, and how late requests left, likewise. Both are empty in a closed loop,
+    /// where service times are latencies and nothing is late.
+    pub(super) service: Vec<(u64, u64)>,
+    pub(super) send_delay: Vec<(u64, u64)>,
     /// Replies to all requests.
     pub(super) requests_total: u64,
-    /// Every second of the measured time.
-    pub(super) series: Vec<Second>,
-    /// Service times: the buckets of a histogram of nanoseconds. Empty in a closed loop, where
-    /// they are the latencies.
-    pub(super) service: Vec<(u64, u64)>,
+    /// Requests that were sent, and replies that none had asked for.
+    pub(super) sent: u64,
+    pub(super) unasked: u64,
     /// The steps of a schedule, if there are several.
     pub(super) steps: Vec<StepSeen>,
-    /// Requests that were due within the measured time of an open loop.
-    pub(super) due: u64,
-    /// Requests under way within it, in the mean.
+    /// Requests under way within the measured time, in the mean.
     pub(super) in_flight_mean: f64,
     /// Requests that were due and not answered: the most of them in the first half of an open
     /// loop, and those at the end.
     pub(super) backlog_first_half: u64,
     pub(super) backlog_end: u64,
+    /// The shortest service time of any reply in an open loop, in nanoseconds.
+    pub(super) fastest: Option<u64>,
     /// How long it took to connect again, as buckets of a histogram of nanoseconds.
     pub(super) reconnects: Vec<(u64, u64)>,
+    /// CPU times, and how long it was from when they were read to when they were read again.
+    pub(super) clocked: Duration,
     pub(super) load_cpu: Duration,
     /// `None` if no server was named, or it is not there.
     pub(super) server_cpu: Option<Duration>,
+    /// Of the measured time, from 0 to 1: CPU time that the hypervisor took away, and time for
+    /// which some task of the machine waited for a CPU.
+    pub(super) cpu_stolen: f64,
+    pub(super) cpu_pressure: f64,
     /// How often its tasks were put on a CPU, from before the first request to after the last, and
     /// how many replies there were meanwhile.
     pub(super) server_switches: Option<u64>,
@@ -49,12 +60,16 @@ pub(super) struct Measured {
     pub(super) failures: Failures,
 }
 
-/// What came in one second of the measured time.
+/// The requests that were due in one second of the measured time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Second {
     /// Since measuring began.
     pub(crate) start_s: u64,
-    /// Replies whose latencies are below.
+    /// Since 1970.
+    pub(crate) start: Duration,
+    /// The last one may be shorter than a second.
+    pub(crate) length: Duration,
+    /// Those that were answered: their latencies are below.
     pub(crate) requests: u64,
     pub(crate) failures: u64,
     /// Nanoseconds, and how often: the buckets of a histogram.
@@ -83,8 +98,11 @@ pub(super) fn sum<'a>(buckets: impl IntoIterator<Item = &'a (u64, u64)>) -> Hist
 }
 
 impl Second {
-    fn add(&mut self, other: Second) {
+    /// Adds what another process has seen of it.
+    pub(super) fn add(&mut self, other: Second) {
         debug_assert_eq!(self.start_s, other.start_s);
+        self.start = self.start.min(other.start);
+        self.length = self.length.max(other.length);
         self.requests += other.requests;
         self.failures += other.failures;
         let mut both = sum(&self.latency);
@@ -94,21 +112,8 @@ impl Second {
 }
 
 impl Measured {
-    /// All latencies. A bucket of one process is a bucket of them all, so nothing is lost.
-    pub(super) fn latency(&self) -> Histogram<u64> {
-        sum(self.series.iter().flat_map(|second| &second.latency))
-    }
-
-    pub(super) fn reconnects(&self) -> Histogram<u64> {
-        sum(&self.reconnects)
-    }
-
-    /// All service times.
-    pub(super) fn service(&self) -> Histogram<u64> {
-        sum(&self.service)
-    }
-
-    /// Adds what another process has seen at the same time.
+    /// Adds what another process has seen at the same time. A bucket of one process is a bucket of
+    /// them all, so nothing is lost.
     pub(super) fn add(&mut self, other: Measured) {
         self.connected += other.connected;
         self.active += other.active;
@@ -116,29 +121,30 @@ impl Measured {
         self.reordered += other.reordered;
         self.connecting = self.connecting.max(other.connecting);
         self.measuring = self.measuring.max(other.measuring);
-        self.requests += other.requests;
+        self.due += other.due;
+        self.latency.extend(other.latency);
+        self.service.extend(other.service);
+        self.send_delay.extend(other.send_delay);
         self.requests_total += other.requests_total;
+        self.sent += other.sent;
+        self.unasked += other.unasked;
         for (at, step) in other.steps.into_iter().enumerate() {
             match self.steps.get_mut(at) {
                 Some(own) => own.add(step),
                 None => self.steps.push(step),
             }
         }
-        for (at, second) in other.series.into_iter().enumerate() {
-            match self.series.get_mut(at) {
-                Some(own) => own.add(second),
-                None => self.series.push(second),
-            }
-        }
-        self.service.extend(other.service);
         self.reconnects.extend(other.reconnects);
-        self.due += other.due;
         self.in_flight_mean += other.in_flight_mean;
         self.backlog_first_half += other.backlog_first_half;
         self.backlog_end += other.backlog_end;
+        self.fastest = self.fastest.into_iter().chain(other.fastest).min();
+        self.clocked = self.clocked.max(other.clocked);
         self.load_cpu += other.load_cpu;
         // There is one server: who measured for longest has seen the most of it.
         self.server_cpu = self.server_cpu.max(other.server_cpu);
+        self.cpu_stolen = self.cpu_stolen.max(other.cpu_stolen);
+        self.cpu_pressure = self.cpu_pressure.max(other.cpu_pressure);
         self.replies += other.replies;
         self.server_switches = self.server_switches.max(other.server_switches);
         self.failures.add(other.failures);
@@ -152,7 +158,7 @@ mod tests {
     #[test]
     fn merged_latencies_are_those_of_one_process() {
         let mut alone = histogram();
-        let mut merged = Measured::default();
+        let (mut merged, mut both) = (Measured::default(), Second::default());
         for process in 0..3_u64 {
             let mut own = histogram();
             for n in 0..1_000 {
@@ -161,32 +167,22 @@ mod tests {
                 own.record(nanos).unwrap();
                 alone.record(nanos).unwrap();
             }
-            let second = |start_s, requests| Second {
-                start_s,
-                requests,
-                failures: process,
-                latency: if requests > 0 { buckets(&own) } else { Vec::new() },
-            };
-            // One of them measured for longer than the others.
-            let series = [second(0, 1_000), second(1, 0)];
-            let series = series[..if process == 1 { 2 } else { 1 }].to_vec();
-            let service = buckets(&own);
-            merged.add(Measured { series, service, ..Measured::default() });
+            let latency = buckets(&own);
+            let second = Second { requests: 1_000, failures: process, ..Second::default() };
+            both.add(Second { latency: latency.clone(), ..second });
+            merged.add(Measured { latency, ..Measured::default() });
         }
-        assert_eq!(merged.latency(), alone);
-        assert_eq!(merged.service(), alone);
-        assert_eq!(merged.latency().len(), 3_000);
-        let counts = |second: &Second| (second.start_s, second.requests, second.failures);
-        let seen: Vec<_> = merged.series.iter().map(counts).collect();
-        assert_eq!(seen, [(0, 3_000, 3), (1, 0, 1)]);
-        assert_eq!(merged.series[0].latency, buckets(&alone));
+        assert_eq!(sum(&merged.latency), alone);
+        assert_eq!((both.requests, both.failures), (3_000, 3));
+        assert_eq!(both.latency, buckets(&alone));
     }
 
     #[test]
     fn counts_are_added_and_times_are_the_longest() {
         let seen = |n: u64| Measured {
             connected: n,
-            requests: 10 * n,
+            due: 10 * n,
+            fastest: (n > 1).then_some(n),
             connecting: Duration::from_secs(n),
             measuring: Duration::from_secs(2 * n),
             load_cpu: Duration::from_secs(n),
@@ -204,7 +200,8 @@ mod tests {
         for n in [1, 3, 2] {
             all.add(seen(n));
         }
-        assert_eq!((all.connected, all.requests, all.failures.lost), (6, 60, 6));
+        assert_eq!((all.connected, all.due, all.failures.lost), (6, 60, 6));
+        assert_eq!(all.fastest, Some(2));
         assert_eq!(all.connecting.as_secs(), 3);
         assert_eq!(all.measuring.as_secs(), 6);
         assert_eq!(all.load_cpu.as_secs(), 6);

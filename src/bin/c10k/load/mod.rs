@@ -24,12 +24,15 @@ mod verdict;
 mod workers;
 
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use c10k::Addr;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use self::engine::Load;
 use self::limits::{Limits, WORKERS_MAX};
@@ -47,7 +50,7 @@ use self::workers::Workers;
 use crate::proc;
 use crate::protocol::datagrams_at;
 use crate::stdio::stdout;
-use crate::units;
+use crate::units::{self, grouped};
 use crate::{Failure, interrupt};
 
 /// Loads a server with many connections and checks every reply
@@ -73,7 +76,7 @@ pub(crate) struct Args {
     /// The server: HOST:PORT, [IPv6]:PORT or unix:PATH. With several, connections are spread over
     /// them. A name means the first of its addresses that can be reached
     #[arg(value_name = "ADDR", required = true)]
-    addrs: Vec<String>,
+    addrs: Vec<OsString>,
     /// How many connections to open
     #[arg(long, value_name = "N", default_value = "100", value_parser = units::some)]
     connections: u64,
@@ -122,7 +125,7 @@ pub(crate) struct Args {
     size: Option<RangeInclusive<u32>>,
     /// The message (echo, raw), with the numbers of connection and request for {conn} and {seq},
     /// \n, \t, \r, \0 for bytes, and \{ for a brace
-    #[arg(long, value_name = "TEMPLATE", conflicts_with = "size")]
+    #[arg(long, value_name = "TEMPLATE", conflicts_with = "size", value_parser = OsStringValueParser::new().try_map(template))]
     message: Option<Template>,
     /// Only count the replies, whatever they say
     #[arg(long)]
@@ -139,7 +142,7 @@ pub(crate) struct Args {
     /// How long to measure [default: 10s, or as long as the steps of --rate]
     #[arg(long, value_name = "DUR", value_parser = units::some_time)]
     duration: Option<Duration>,
-    /// Stop after this many measured replies, if that comes first
+    /// Measure exactly this many requests, if --duration is long enough for them
     #[arg(long, value_name = "N", value_parser = units::some)]
     requests: Option<u64>,
     /// Send this many requests on each active connection, without warm-up, and end when all are
@@ -157,10 +160,10 @@ pub(crate) struct Args {
     delimiter: Option<u8>,
     /// What the server puts before each reply of echo
     #[arg(long, value_name = "TEXT")]
-    prefix: Option<String>,
+    prefix: Option<OsString>,
     /// How long to wait for a connection, and at the end for the last replies; how long until a
     /// datagram is lost [default: 10s; with --udp 1s]
-    #[arg(long, value_name = "DUR", value_parser = units::duration)]
+    #[arg(long, value_name = "DUR", value_parser = units::some_time)]
     timeout: Option<Duration>,
     /// Exit with status 1 if this holds, such as p99>5ms, service_p99>1ms, errors>0, rps<10k; may
     /// be given many times
@@ -177,7 +180,7 @@ pub(crate) struct Args {
     #[arg(long, hide = true)]
     trials: bool,
     /// Tell the CPU time per request of this process and its children too, if it is on this machine
-    #[arg(long, value_name = "PID")]
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..=i32::MAX.into()))]
     server_pid: Option<u32>,
     /// Run on this CPU only
     #[arg(long, value_name = "N")]
@@ -185,6 +188,14 @@ pub(crate) struct Args {
     #[command(flatten)]
     output: output::Args,
 }
+
+/// Bytes that need not be UTF-8.
+fn template(text: OsString) -> Result<Template, String> {
+    Template::parse(text.as_bytes())
+}
+
+/// More than that under way on one connection is a mistake: it takes memory, and nothing else.
+const PIPELINE_MAX: u64 = 1_000_000;
 
 /// How long to wait where nothing is said: for a connection or for the end, and for a datagram.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -255,6 +266,7 @@ impl Args {
             delimiter: self.delimiter(),
             payload: self.payload()?,
             server_pid: self.server_pid,
+            each_second: false,
         };
         plan.check_sources()?;
         Ok(plan)
@@ -282,6 +294,10 @@ impl Args {
         let refused = [
             (active > connections, format!("--active {active} of --connections {connections}")),
             (workers > WORKERS_MAX, format!("--workers is {WORKERS_MAX} at most")),
+            (
+                self.pipeline > Some(PIPELINE_MAX),
+                format!("--pipeline is {} at most", grouped(PIPELINE_MAX as f64)),
+            ),
             (
                 workers > connections,
                 format!("--workers {workers} for --connections {connections}: each needs one"),
@@ -318,7 +334,7 @@ impl Args {
     }
 
     fn targets(&self, timeout: Duration) -> Result<Vec<Addr>, Failure> {
-        let targets = plan::targets(&self.addrs, timeout)?;
+        let targets = plan::targets(&self.addrs, timeout, self.udp)?;
         if !self.udp {
             return Ok(targets);
         }
@@ -327,7 +343,8 @@ impl Args {
 
     fn payload(&self) -> Result<Payload, Failure> {
         let cannot = |why: &str| Err(Failure::Cannot(why.to_owned()));
-        let (delimiter, prefix) = (self.delimiter(), self.prefix.as_deref().unwrap_or_default());
+        let (delimiter, prefix) =
+            (self.delimiter(), self.prefix.as_deref().unwrap_or_default().as_bytes());
         let payload = match (self.protocol, self.message.clone()) {
             (Dialect::Echo, None) => {
                 Payload::echo(self.size.clone().unwrap_or(64..=64), delimiter, prefix)
@@ -348,7 +365,7 @@ impl Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    let plan = args.plan()?;
+    let mut plan = args.plan()?;
     if let Some(cpu) = args.cpu {
         c10k::sys::pin_to_cpu(cpu)
             .map_err(|error| Failure::Cannot(format!("cannot run on CPU {cpu}: {error}")))?;
@@ -357,14 +374,13 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         interrupt::watch()?;
     }
     let (wait, json) = (args.wait, args.output.json);
-    let mut output = Output::open(args.output, &plan)?;
+    let mut output = Output::open(args.output, &mut plan)?;
     let watcher: &mut Watcher<'_> = &mut |progress| {
         if wait && progress.stage == Stage::Connected {
             output.hide();
             wait_for_go(progress.connected)?;
         }
-        output.see(&progress);
-        Ok(())
+        output.see(progress)
     };
     if args.trials {
         return trials::run(&plan, watcher);
@@ -373,7 +389,9 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         return search::run(&plan, condition, json, watcher);
     }
     let mut report = run_with(&plan, watcher)?;
-    let crossed = args.fail_if.iter().filter(|condition| condition.holds(&report));
+    // Nothing measured is no proof that anything holds.
+    let crosses = |condition: &&Condition| report.requests == 0 || condition.holds(&report);
+    let crossed = args.fail_if.iter().filter(crosses);
     report.crossed = crossed.map(|condition| condition.found(&report)).collect();
     output.print(&report)?;
     interrupt::check()?;

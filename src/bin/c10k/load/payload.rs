@@ -94,7 +94,7 @@ impl Filled {
 
 impl Payload {
     /// Messages of these sizes, each of which is to come back behind the prefix.
-    pub(crate) fn echo(sizes: RangeInclusive<u32>, delimiter: u8, prefix: &str) -> Payload {
+    pub(crate) fn echo(sizes: RangeInclusive<u32>, delimiter: u8, prefix: &[u8]) -> Payload {
         let mut usable = (b'0'..=b'9').chain(b'a'..=b'z').filter(|&byte| byte != delimiter);
         let sixteen: [u8; 16] = std::array::from_fn(|_| usable.next().expect("36 less one"));
         let digits = std::array::from_fn(|byte| [sixteen[byte >> 4], sixteen[byte & 0xf]]);
@@ -111,7 +111,7 @@ impl Payload {
     }
 
     /// Messages from a template, which are to come back behind the prefix.
-    pub(crate) fn echoed(template: Template, prefix: &str) -> Payload {
+    pub(crate) fn echoed(template: Template, prefix: &[u8]) -> Payload {
         Payload { message: Message::Echoed(template), prefix: prefix.into(), checked: true }
     }
 
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn each_message_answers_itself_only() {
         for delimiter in [b'\n', b'0', b'g', b'z'] {
-            let payload = Payload::echo(64..=64, delimiter, "");
+            let payload = Payload::echo(64..=64, delimiter, b"");
             let one = message(&payload, 7, 1);
             assert_eq!(one.len(), 64);
             assert!(!one.contains(&delimiter));
@@ -232,12 +232,12 @@ mod tests {
 
     #[test]
     fn short_messages_keep_the_digits_that_change() {
-        let payload = Payload::echo(2..=2, b'\n', "got:");
+        let payload = Payload::echo(2..=2, b'\n', b"got:");
         let message = message(&payload, 1, 0x1a2);
         assert_eq!(message, b"a2");
         assert!(payload.answers(1, 0x1a2, b"got:a2"));
         assert!(!payload.answers(1, 0x1a2, b"a2"));
-        assert!(Payload::echo(0..=0, b'\n', "").answers(0, 0, b""));
+        assert!(Payload::echo(0..=0, b'\n', b"").answers(0, 0, b""));
     }
 
     #[test]
@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn sizes_are_spread_over_their_range() {
-        let payload = Payload::echo(20..=23, b'\n', "");
+        let payload = Payload::echo(20..=23, b'\n', b"");
         let mut seen = [0; 4];
         for number in 0..4_000 {
             let one = message(&payload, 3, number);
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn templates_are_echoed_and_raw_ones_are_not_looked_at() {
         let template: Template = "GET {conn}/{seq}\\r".parse().unwrap();
-        let echoed = Payload::echoed(template.clone(), "got:");
+        let echoed = Payload::echoed(template.clone(), b"got:");
         assert_eq!(message(&echoed, 7, 12), b"GET 7/12\r");
         assert!(echoed.answers(7, 12, b"got:GET 7/12\r"));
         assert!(!echoed.answers(7, 13, b"got:GET 7/12\r"));

@@ -1,6 +1,8 @@
 //! What a load is to do: who connects where, and which part of it each process does.
 
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::ffi::OsString;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use super::arrivals::{self, Part};
 use super::payload::{Dialect, Payload};
 use super::schedule::Schedule;
 use crate::Failure;
+use crate::protocol::resolve;
 
 /// Handshakes under way at once, in all processes together: more than one, so that they overlap,
 /// and fewer than fit the server's accept queue, which would drop the rest and cost a second for
@@ -43,7 +46,7 @@ pub(crate) struct Plan {
     pub(crate) schedule: Option<Schedule>,
     pub(crate) arrivals: arrivals::Kind,
     pub(crate) seed: u64,
-    /// Measured replies to stop after.
+    /// Requests to measure, if there is time for so many.
     pub(crate) requests: Option<u64>,
     /// Requests of each active connection, after which it is silent. Then there is no warm-up.
     pub(crate) requests_each: Option<u32>,
@@ -62,6 +65,8 @@ pub(crate) struct Plan {
     pub(crate) delimiter: u8,
     pub(crate) payload: Payload,
     pub(crate) server_pid: Option<u32>,
+    /// Each second of the measured time is told when it is settled.
+    pub(crate) each_second: bool,
 }
 
 /// What one process does of a load.
@@ -111,8 +116,9 @@ impl Plan {
             timeout: Duration::from_secs(10),
             dialect: Dialect::Echo,
             delimiter: b'\n',
-            payload: Payload::echo(64..=64, b'\n', ""),
+            payload: Payload::echo(64..=64, b'\n', b""),
             server_pid: None,
+            each_second: false,
         }
     }
 
@@ -204,16 +210,24 @@ impl Plan {
     }
 }
 
+/// How long a refusal of a datagram may be on its way. From this machine it comes at once.
+const REFUSAL_TIME: Duration = Duration::from_millis(200);
+
 /// The target of each address. Where a name stands for several, the first that can be reached,
-/// which is tried with a connection that is closed at once.
-pub(crate) fn targets(addresses: &[String], timeout: Duration) -> Result<Vec<Addr>, Failure> {
+/// which is tried with a connection that is closed at once, or an empty datagram.
+pub(crate) fn targets(
+    addresses: &[OsString],
+    timeout: Duration,
+    udp: bool,
+) -> Result<Vec<Addr>, Failure> {
     let reachable = |addr: &Addr| match addr {
+        Addr::Tcp(addr) if udp => takes_datagrams(*addr).is_ok(),
         Addr::Tcp(addr) => TcpStream::connect_timeout(addr, timeout).is_ok(),
         Addr::Udp(_) | Addr::Unix(_) => true,
     };
     let mut targets = Vec::new();
     for address in addresses {
-        let mut addrs = Addr::resolve(address)?;
+        let mut addrs = resolve(address)?;
         let at = match addrs.len() {
             1 => 0,
             _ => addrs.iter().position(reachable).unwrap_or(0),
@@ -224,6 +238,20 @@ pub(crate) fn targets(addresses: &[String], timeout: Duration) -> Result<Vec<Add
         }
     }
     Ok(targets)
+}
+
+/// An error if there is no route, or nobody there (`udp(7)`).
+fn takes_datagrams(addr: SocketAddr) -> io::Result<()> {
+    let any: IpAddr =
+        if addr.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(addr)?;
+    socket.send(&[])?;
+    socket.set_read_timeout(Some(REFUSAL_TIME))?;
+    match socket.recv(&mut [0]) {
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -306,6 +334,16 @@ pub(crate) mod tests {
         assert_eq!(paced.connecting_max(0).as_secs(), 128 + 220);
         let slow = Plan { connect_rate: Some(1), timeout: Duration::MAX, ..paced };
         assert_eq!(slow.connecting_max(0), Duration::MAX);
+    }
+
+    #[test]
+    fn where_nobody_is_a_datagram_is_refused() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert!(takes_datagrams(server.local_addr().unwrap()).is_ok());
+        // Connected elsewhere, it has no room for others' datagrams.
+        server.connect("127.0.0.1:9").unwrap();
+        let refused = takes_datagrams(server.local_addr().unwrap()).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     }
 
     #[test]

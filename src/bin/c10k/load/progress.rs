@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::measured::Second;
 use crate::Failure;
 
 /// How often it is told.
@@ -17,7 +18,7 @@ pub(crate) enum Stage {
 }
 
 /// Counts so far, over all connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Progress {
     pub(crate) stage: Stage,
     pub(crate) connected: u64,
@@ -32,6 +33,9 @@ pub(crate) struct Progress {
     /// The median and the 99th percentile of the latencies in the last whole second, in
     /// nanoseconds. Several processes do not tell: percentiles do not add up.
     pub(crate) latency: Option<[u64; 2]>,
+    /// Seconds of the measured time that were settled since this was told before, in order, if the
+    /// plan asks for them.
+    pub(crate) seconds: Vec<Second>,
 }
 
 /// Who is told. An error ends the load.

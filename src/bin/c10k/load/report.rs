@@ -9,11 +9,11 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use super::arrivals;
-use super::measured::{self, Measured, Second};
+use super::measured::{self, Measured};
 use super::plan::Plan;
 use super::schedule::{Schedule, Step};
 use super::steps::StepSeen;
-use super::verdict::{Evidence, Verdict};
+use super::verdict::{Evidence, OpenLoop, Tail, Unasked, VALID, Verdict};
 use crate::{Failure, interrupt};
 
 /// The result of a run. The names of the JSON carry the units.
@@ -42,7 +42,8 @@ pub(crate) struct Report {
     pub(crate) connect_s: f64,
     /// Time measured.
     pub(crate) measured_s: f64,
-    /// Replies within it.
+    /// Requests that were due within it and answered, whenever that was. In a closed loop a request
+    /// is due when it is sent.
     pub(crate) requests: u64,
     /// Replies to all requests, those before and after the measured time included.
     pub(crate) requests_total: u64,
@@ -55,6 +56,9 @@ pub(crate) struct Report {
     pub(crate) latency_curve_us: Vec<(f64, f64)>,
     /// From when a request was handed to the kernel to its reply.
     pub(crate) service_us: Latency,
+    /// In an open loop: from when a request was due to when the load generator came to send it. It
+    /// is a part of the latency that the server has no part in.
+    pub(crate) send_delay_us: Option<Latency>,
     /// Connections that took the place of others, and how long it took to make one.
     pub(crate) reconnects: u64,
     pub(crate) reconnect_us: Latency,
@@ -82,9 +86,9 @@ pub(crate) struct Report {
     pub(crate) warnings: Vec<String>,
     /// Conditions of `--fail-if` that hold.
     pub(crate) crossed: Vec<String>,
-    /// In the JSON only if it is asked for, and then as people read it.
+    /// All latencies: the buckets of a histogram of nanoseconds.
     #[serde(skip)]
-    pub(super) series: Vec<Second>,
+    pub(super) latency: Vec<(u64, u64)>,
 }
 
 /// What came of a step.
@@ -94,26 +98,43 @@ pub(crate) struct StepReport {
     pub(crate) from_per_s: f64,
     pub(crate) to_per_s: f64,
     pub(crate) duration_s: f64,
-    /// Replies in a second.
+    /// Requests that were due in it and answered, whenever that was, in each second of it that was
+    /// measured.
     pub(crate) requests_per_s: f64,
-    /// Of the requests that were due in it.
+    /// Of those requests.
     pub(crate) latency_us: Latency,
-    /// Found by the replies that came in it.
+    /// Of the requests that were due in it.
     pub(crate) failures: u64,
 }
 
 impl StepReport {
-    fn of(step: &Step, seen: &StepSeen) -> StepReport {
-        let duration_s = step.duration.as_secs_f64();
+    /// Of a step of which so much was measured.
+    fn of(step: &Step, measured: Duration, seen: &StepSeen) -> StepReport {
+        let latency = measured::sum(&seen.latency);
         StepReport {
             from_per_s: step.from,
             to_per_s: step.to,
-            duration_s,
-            requests_per_s: seen.replies as f64 / duration_s,
-            latency_us: Latency::of(&measured::sum(&seen.latency)),
+            duration_s: step.duration.as_secs_f64(),
+            requests_per_s: rate(latency.len(), measured),
+            latency_us: Latency::of(&latency),
             failures: seen.failures,
         }
     }
+
+    fn all(schedule: &Schedule, measured: &Measured) -> Vec<StepReport> {
+        let mut left = measured.measuring;
+        let each = schedule.0.iter().zip(&measured.steps).map(|(step, seen)| {
+            let measured = left.min(step.duration);
+            left -= measured;
+            StepReport::of(step, measured, seen)
+        });
+        each.collect()
+    }
+}
+
+/// In a second. Nothing has no rate, however short a time it took.
+fn rate(requests: u64, time: Duration) -> f64 {
+    if time.is_zero() { 0.0 } else { requests as f64 / time.as_secs_f64() }
 }
 
 impl fmt::Display for StepReport {
@@ -252,36 +273,54 @@ impl Failures {
 
 impl Report {
     pub(super) fn of(plan: &Plan, measured: Measured) -> Report {
-        let (requests, latency) = (measured.requests, measured.latency());
+        let latency = measured::sum(&measured.latency);
+        let requests = latency.len();
         let wall = measured.measuring.as_secs_f64();
         let target = |schedule: &Schedule| schedule.requests() / schedule.duration().as_secs_f64();
         let latency_us = Latency::of(&latency);
-        let reconnects = measured.reconnects();
+        let reconnects = measured::sum(&measured.reconnects);
         let per_request = |time: Duration| time.as_secs_f64() * 1e6 / requests.max(1) as f64;
-        let busy = |time: Duration| if wall > 0.0 { time.as_secs_f64() / wall } else { 0.0 };
-        let service_us = match plan.schedule {
-            Some(_) => Latency::of(&measured.service()),
+        let busy = |time: Duration| match measured.clocked.is_zero() {
+            true => 0.0,
+            false => time.div_duration_f64(measured.clocked),
+        };
+        let open = plan.schedule.as_ref();
+        let service_us = match open {
+            Some(_) => Latency::of(&measured::sum(&measured.service)),
             None => latency_us.clone(),
         };
+        let send_delay_us = open.map(|_| Latency::of(&measured::sum(&measured.send_delay)));
         let interrupted = interrupt::came();
+        let has_all = match (plan.requests, plan.requests_each) {
+            (None, None) => false,
+            (Some(all), _) => measured.due >= all,
+            (None, Some(_)) => true,
+        };
         let evidence = Evidence {
             load_cpu_busy: busy(measured.load_cpu) / plan.processes().max(1) as f64,
             server_cpu_busy: measured.server_cpu.map(busy),
+            cpu_stolen: measured.cpu_stolen,
+            cpu_pressure: measured.cpu_pressure,
             measured_s: wall,
-            // With a number of requests it ends when they are answered.
-            planned_s: match (plan.requests, plan.requests_each) {
-                (None, None) if interrupted.is_none() => Some(plan.duration.as_secs_f64()),
-                _ => None,
-            },
+            planned_s: (!has_all && interrupted.is_none()).then_some(plan.duration.as_secs_f64()),
             requests,
-            due: plan.schedule.as_ref().map(|_| measured.due),
+            due: measured.due,
+            unasked: (measured.unasked > 0).then_some(Unasked {
+                unasked: measured.unasked,
+                replies: measured.requests_total + measured.unasked,
+                requests: measured.sent,
+            }),
+            interrupted: interrupted.is_some(),
             in_flight_mean: measured.in_flight_mean,
             service_mean_us: service_us.mean,
-            latency_mean_us: latency_us.mean,
-            backlog_first_half: measured.backlog_first_half,
-            backlog_end: measured.backlog_end,
-            steady: plan.schedule.as_ref().is_some_and(Schedule::is_steady),
-            unlimited: plan.pipeline.is_none(),
+            latency: Tail::of(&latency_us),
+            open: open.zip(send_delay_us.as_ref()).map(|(schedule, delay)| OpenLoop {
+                send_delay: Tail::of(delay),
+                backlog_first_half: schedule.is_steady().then_some(measured.backlog_first_half),
+                backlog_end: measured.backlog_end,
+                rate_end: schedule.0.last().map_or(0.0, |step| step.to),
+                fastest_us: measured.fastest.map_or(0.0, |nanos| nanos as f64 / 1e3),
+            }),
         };
         let verdict = Verdict::of(&evidence);
         Report {
@@ -299,45 +338,40 @@ impl Report {
             measured_s: wall,
             requests,
             requests_total: measured.requests_total,
-            requests_per_s: if wall > 0.0 { requests as f64 / wall } else { 0.0 },
+            requests_per_s: rate(requests, measured.measuring),
             latency_curve_us: curve(&latency),
             service_us,
             latency_us,
+            send_delay_us,
             reconnects: reconnects.len(),
             reconnect_us: Latency::of(&reconnects),
-            series: measured.series,
             load_cpu_us_per_request: per_request(measured.load_cpu),
             server_cpu_us_per_request: measured.server_cpu.map(per_request),
             server_switches_per_request: measured
                 .server_switches
                 .map(|switches| switches as f64 / measured.replies.max(1) as f64),
-            steps: match &plan.schedule {
-                Some(Schedule(steps)) => {
-                    let each = steps.iter().zip(&measured.steps);
-                    each.map(|(step, seen)| StepReport::of(step, seen)).collect()
-                }
-                None => Vec::new(),
-            },
+            steps: open.map_or(Vec::new(), |schedule| StepReport::all(schedule, &measured)),
             load_cpu_busy: evidence.load_cpu_busy,
             server_cpu_busy: evidence.server_cpu_busy,
-            requests_due: evidence.due,
+            requests_due: open.map(|_| evidence.due),
             in_flight_mean: evidence.in_flight_mean,
             failures: measured.failures,
             interrupted: interrupted.map(str::to_owned),
             verdict: verdict.line(),
             warnings: verdict.warnings,
             crossed: Vec::new(),
+            latency: measured.latency,
         }
     }
 
-    /// An error if anything went wrong.
+    /// An error if anything went wrong: a condition was crossed, something failed, or the result says
+    /// nothing about the server.
     pub(crate) fn verdict(&self) -> Result<(), Failure> {
         let mut wrong: Vec<_> = self.crossed.clone();
         if self.failures.total() > 0 {
             wrong.push(self.failures.to_string());
         }
-        // In a closed loop the rate is whatever it is: there it is a warning.
-        if self.requests_due.is_some() && self.verdict != "valid" {
+        if self.verdict != VALID {
             wrong.push(self.verdict.clone());
         }
         match wrong.is_empty() {
@@ -392,6 +426,9 @@ impl fmt::Display for Report {
         }
         writeln!(f, "latency      {}", self.latency_us)?;
         writeln!(f, "service      {}", self.service_us)?;
+        if let Some(delay) = &self.send_delay_us {
+            writeln!(f, "send delay   {delay}")?;
+        }
         if self.reconnects > 0 {
             writeln!(f, "reconnects   {}: {}", self.reconnects, self.reconnect_us)?;
         }

@@ -118,8 +118,8 @@ impl FromStr for Rate {
                 None => return Err(format!("'{part}' is one of several, and says not how long")),
             };
             let (from, to) = match rate.split_once("..") {
-                Some((from, to)) => (units::count(from)?, units::count(to)?),
-                None => (units::count(rate)?, units::count(rate)?),
+                Some((from, to)) => (units::rate(from)?, units::rate(to)?),
+                None => (units::rate(rate)?, units::rate(rate)?),
             };
             match (from.max(to), duration) {
                 (0, _) => Err("a rate of at least 1 is needed".to_owned()),
@@ -163,6 +163,7 @@ mod tests {
             "1k:",
             "1:300000000000y",
             "1:20d,2:20d",
+            "11M",
         ] {
             assert!(bad.parse::<Rate>().is_err(), "{bad}");
         }

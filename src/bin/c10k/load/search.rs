@@ -215,7 +215,13 @@ fn try_rates(
         super::check_connected(plan, &measured)?;
         let schedule = Some(Schedule::steady(rate, plan.duration));
         let plan = Plan { schedule, ..plan.clone() };
-        let trial = Trial::of(rate, Report::of(&plan, measured), condition);
+        let unasked = measured.unasked > 0;
+        let report = Report::of(&plan, measured);
+        if unasked {
+            // No rate would make it right.
+            return Err(Failure::Found(report.verdict));
+        }
+        let trial = Trial::of(rate, report, condition);
         search.saw(rate, trial.held);
         see(&trial)?;
         trials.push(trial);

@@ -36,25 +36,24 @@ impl Template {
     }
 }
 
-impl FromStr for Template {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Template, String> {
+impl Template {
+    /// Reads a template, whose text need not be UTF-8.
+    pub(crate) fn parse(text: &[u8]) -> Result<Template, String> {
         let (mut pieces, mut bytes) = (Vec::new(), Vec::new());
         let mut rest = text;
-        while let Some(letter) = rest.chars().next() {
-            let len = match letter {
-                '\\' => {
-                    bytes.push(escaped(rest.as_bytes().get(1))?);
+        while let Some(&byte) = rest.first() {
+            let len = match (byte, placeholder(rest)) {
+                (b'\\', _) => {
+                    bytes.push(escaped(rest.get(1))?);
                     2
                 }
-                '{' if let Some(name) = placeholder(rest) => {
+                (_, Some(name)) => {
                     pieces.extend([Piece::Text(mem::take(&mut bytes)), Piece::named(name)?]);
                     name.len() + 2
                 }
                 _ => {
-                    bytes.extend(&rest.as_bytes()[..letter.len_utf8()]);
-                    letter.len_utf8()
+                    bytes.push(byte);
+                    1
                 }
             };
             rest = &rest[len..];
@@ -65,6 +64,14 @@ impl FromStr for Template {
             true => Err("there is nothing in it".to_owned()),
             false => Ok(Template(pieces)),
         }
+    }
+}
+
+impl FromStr for Template {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Template, String> {
+        Template::parse(text.as_bytes())
     }
 }
 
@@ -81,8 +88,9 @@ impl Piece {
 }
 
 /// The name in braces with which this text begins. Other braces, such as those of JSON, are text.
-fn placeholder(text: &str) -> Option<&str> {
-    let (name, _) = text.strip_prefix('{')?.split_once('}')?;
+fn placeholder(text: &[u8]) -> Option<&str> {
+    let name = text.strip_prefix(b"{")?;
+    let name = str::from_utf8(&name[..memchr::memchr(b'}', name)?]).ok()?;
     let mut letters = name.chars();
     let named = letters.next()?.is_ascii_alphabetic()
         && letters.all(|letter| letter.is_ascii_alphanumeric() || "_-.:".contains(letter));
@@ -118,6 +126,8 @@ mod tests {
             let template: Template = text.parse().unwrap();
             assert_eq!(template.message(7, 42), want.as_bytes(), "{text}");
         }
+        let bytes = Template::parse(b"\xff{seq}{\xfe}").unwrap();
+        assert_eq!(bytes.message(7, 42), b"\xff42{\xfe}");
         for bad in ["", "\\", "\\x", "a\\", "\\\u{e4}"] {
             assert!(bad.parse::<Template>().is_err(), "{bad}");
         }

@@ -110,6 +110,9 @@ impl Condition {
 
     /// What was found, beside the condition.
     pub(crate) fn found(&self, report: &Report) -> String {
+        if report.requests == 0 {
+            return format!("{self}: nothing was measured");
+        }
         let found = self.figure.of(report);
         let found = if self.figure.is_time() { micros(found) } else { grouped(found) };
         format!("{self}: it is {found}")
@@ -160,6 +163,7 @@ mod tests {
     fn report() -> Report {
         let report = Report::of(&plan(&["127.0.0.1:1"], 1), Measured::default());
         Report {
+            requests: 9_000,
             requests_per_s: 9_000.0,
             latency_us: Latency { p99: 5_000.0, p99_9: 7_000.0, ..Latency::default() },
             service_us: Latency { p99: 800.0, ..Latency::default() },

@@ -7,11 +7,14 @@
 //!                 ◄── counts so far ────────  ...           (shared memory)
 //! ```
 
+use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read, Write};
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::channel;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use c10k::poller::{Interest, Readiness, Token};
@@ -23,7 +26,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::engine::Load;
-use super::measured::Measured;
+use super::measured::{Measured, Second};
 use super::plan::Plan;
 use super::progress::{self, Progress, Stage, Watcher};
 use super::report::Failures;
@@ -39,6 +42,8 @@ const GRACE: Duration = Duration::from_secs(5);
 enum Said {
     /// All its connections are there that will be. It waits for a line before it sends anything.
     Connected,
+    /// A second of the measured time was settled.
+    Second(Second),
     Done(Box<Measured>),
     Failed(String),
 }
@@ -66,6 +71,7 @@ impl<'a> Workers<'a> {
             busy: workers.len(),
             finished: Vec::new(),
             measured: Measured::default(),
+            seconds: Seconds::new(workers.len()),
             told: Instant::now(),
             interrupted: false,
         };
@@ -100,6 +106,7 @@ impl<'a> Workers<'a> {
             }
         }
         if crew.busy > 0 {
+            crew.seconds = Seconds::new(crew.plan.processes() as usize);
             crew.go(reactor, rate);
             while crew.busy > 0 {
                 crew.turn(reactor, Stage::Exchanging, watcher)?;
@@ -167,16 +174,23 @@ fn work(
     mut to_parent: PipeWriter,
 ) -> Result<(), Failure> {
     let mut from_parent = BufReader::new(from_parent);
-    let mut say = |what: &Said| {
-        let line = serde_json::to_string(what)? + "\n";
-        Ok::<_, Failure>(to_parent.write_all(line.as_bytes())?)
-    };
-    let told = exchanges(plan, number, &tally, &mut from_parent, &mut say);
-    match told {
-        Err(Failure::Cannot(why) | Failure::Found(why)) => say(&Said::Failed(why)),
+    // To write a second may take longer than the loop may take to send what is due, so a thread does.
+    let (said, all) = channel::<Said>();
+    let teller = thread::Builder::new().spawn(move || {
+        all.iter().try_for_each(|what| {
+            let line = serde_json::to_string(&what)? + "\n";
+            to_parent.write_all(line.as_bytes())
+        })
+    })?;
+    // If nobody listens, that is the result of the thread.
+    let mut say = |what| drop(said.send(what));
+    match exchanges(plan, number, &tally, &mut from_parent, &mut say) {
+        Err(Failure::Cannot(why) | Failure::Found(why)) => say(Said::Failed(why)),
         // Its parent has the signal too, and asks for no more.
-        Ok(()) | Err(Failure::Interrupted(_)) => Ok(()),
+        Ok(()) | Err(Failure::Interrupted(_)) => {}
     }
+    drop(said);
+    Ok(teller.join().expect("it does not panic")?)
 }
 
 /// Connects, and then sends and measures whenever the parent says so. The connections stay until
@@ -186,13 +200,13 @@ fn exchanges(
     number: u64,
     tally: &Tally<'_>,
     from_parent: &mut impl BufRead,
-    say: &mut impl FnMut(&Said) -> Result<(), Failure>,
+    say: &mut impl FnMut(Said),
 ) -> Result<(), Failure> {
     let mut line = String::new();
     let mut load = Load::connect(plan, plan.share(number), &mut |progress| {
         tally.store(&progress);
         if progress.stage == Stage::Connected {
-            say(&Said::Connected)?;
+            say(Said::Connected);
             from_parent.read_line(&mut line)?;
         }
         Ok(())
@@ -201,11 +215,12 @@ fn exchanges(
         let rate = line.trim().parse().ok();
         let own = rate.map(|rate| Schedule::steady(rate, plan.duration));
         let schedule = own.as_ref().or(plan.schedule.as_ref());
-        let measured = load.exchange(schedule, &mut |progress| {
+        let measured = load.exchange(schedule, &mut |mut progress| {
             tally.store(&progress);
+            mem::take(&mut progress.seconds).into_iter().map(Said::Second).for_each(&mut *say);
             Ok(())
         })?;
-        say(&Said::Done(Box::new(measured)))?;
+        say(Said::Done(Box::new(measured)));
         line.clear();
         if from_parent.read_line(&mut line)? == 0 {
             return Ok(());
@@ -243,6 +258,7 @@ impl Tally<'_> {
             replies: count(3),
             failures: count(4),
             latency: None,
+            seconds: Vec::new(),
         }
     }
 }
@@ -299,22 +315,59 @@ impl AsFd for Worker {
 }
 
 impl Worker {
-    /// What it has to say, of which there is at least a part; `None` until that is whole.
+    /// What it has to say, as far as it has said it.
     ///
     /// # Errors
     /// It has ended.
-    fn hear(&mut self) -> io::Result<Option<Said>> {
+    fn hear(&mut self) -> io::Result<Vec<Said>> {
         let mut bytes = [0; 64 * 1024];
         let n = self.results.read(&mut bytes)?;
         if n == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         self.unread.extend_from_slice(&bytes[..n]);
-        // It says one thing, and the next only after an answer.
-        if self.unread.last() != Some(&b'\n') {
-            return Ok(None);
+        let is_end = |&byte: &u8| byte == b'\n';
+        let Some(end) = self.unread.iter().rposition(is_end) else { return Ok(Vec::new()) };
+        let rest = self.unread.split_off(end + 1);
+        let lines = mem::replace(&mut self.unread, rest);
+        let said = serde_json::Deserializer::from_slice(&lines).into_iter();
+        Ok(said.collect::<Result<_, _>>()?)
+    }
+}
+
+/// The seconds of all workers, each put together from those of all that have had it.
+struct Seconds {
+    /// Those that not all have settled, and the number of the first.
+    parts: VecDeque<Second>,
+    next: u64,
+    /// How many each worker has settled; it settles no more when it has ended.
+    settled: Vec<u64>,
+}
+
+impl Seconds {
+    fn new(workers: usize) -> Seconds {
+        Seconds { parts: VecDeque::new(), next: 0, settled: vec![0; workers] }
+    }
+
+    fn add(&mut self, worker: u64, second: Second) {
+        self.settled[worker as usize] += 1;
+        match self.parts.get_mut((second.start_s - self.next) as usize) {
+            Some(all) => all.add(second),
+            // Each worker settles one after the other.
+            None => self.parts.push_back(second),
         }
-        Ok(Some(serde_json::from_slice(&mem::take(&mut self.unread))?))
+    }
+
+    fn end(&mut self, worker: u64) {
+        self.settled[worker as usize] = u64::MAX;
+    }
+
+    /// Those that all workers have settled.
+    fn take(&mut self) -> Vec<Second> {
+        let by_all = self.settled.iter().copied().min().unwrap_or(0);
+        let ready = (by_all.saturating_sub(self.next)).min(self.parts.len() as u64);
+        self.next += ready;
+        self.parts.drain(..ready as usize).collect()
     }
 }
 
@@ -329,6 +382,7 @@ struct Crew<'a> {
     /// They keep their connections open until dropped.
     finished: Vec<Worker>,
     measured: Measured,
+    seconds: Seconds,
     /// When the watcher was last told.
     told: Instant,
     /// They were told to end early.
@@ -363,8 +417,8 @@ impl Crew<'_> {
         }
     }
 
-    /// The counts of all workers together.
-    fn progress(&self, stage: Stage) -> Progress {
+    /// The counts of all workers together, and the seconds that all have settled.
+    fn progress(&mut self, stage: Stage) -> Progress {
         let workers = 0..self.plan.processes();
         let each = workers.map(|number| Tally::of(&self.tallies, number).load(stage));
         let none = Progress {
@@ -375,16 +429,19 @@ impl Crew<'_> {
             replies: 0,
             failures: self.measured.failures.dead_workers,
             latency: None,
+            seconds: Vec::new(),
         };
-        each.fold(none, |sum, one| Progress {
+        let seconds = self.seconds.take();
+        let all = each.fold(none, |sum, one| Progress {
             stage,
             connected: sum.connected + one.connected,
             not_connected: sum.not_connected + one.not_connected,
             answered: sum.answered + one.answered,
             replies: sum.replies + one.replies,
             failures: sum.failures + one.failures,
-            latency: None,
-        })
+            ..sum
+        });
+        Progress { seconds, ..all }
     }
 
     fn go(&mut self, reactor: &mut Reactor<Worker>, rate: Option<u64>) {
@@ -401,6 +458,7 @@ impl Crew<'_> {
     fn finish(&mut self, worker: &mut Worker, measured: Measured) {
         self.connecting -= usize::from(!mem::replace(&mut worker.connected, true));
         self.busy -= 1;
+        self.seconds.end(worker.number);
         self.measured.add(measured);
     }
 
@@ -440,25 +498,33 @@ impl Crew<'_> {
 impl Handler<Worker> for Crew<'_> {
     fn ready(&mut self, reactor: &mut Reactor<Worker>, token: Token, _: Readiness) {
         let worker = reactor.source_mut(token).expect("alive, or it would not be ready");
-        let said = match worker.hear() {
-            Ok(None) => return,
-            Ok(Some(Said::Connected)) => {
-                worker.connected = true;
-                self.connecting -= 1;
-                // It has nothing to say until it is told to go.
-                reactor.clear_deadline(token);
-                return;
-            }
-            said => said,
+        let number = worker.number;
+        let Ok(all) = worker.hear() else {
+            let worker = reactor.remove(token).expect("just looked at");
+            return self.bury(worker, None);
         };
-        let mut worker = reactor.remove(token).expect("just looked at");
-        match said {
-            Ok(Some(Said::Done(measured))) => {
-                self.finish(&mut worker, *measured);
-                self.finished.push(worker);
+        for said in all {
+            match said {
+                Said::Connected => {
+                    reactor.source_mut(token).expect("just looked at").connected = true;
+                    self.connecting -= 1;
+                    // It has nothing to say until it is told to go.
+                    reactor.clear_deadline(token);
+                }
+                Said::Second(second) => self.seconds.add(number, second),
+                Said::Done(measured) => {
+                    let mut worker = reactor.remove(token).expect("just looked at");
+                    if measured.unasked > 0 {
+                        self.end_early(reactor);
+                    }
+                    self.finish(&mut worker, *measured);
+                    self.finished.push(worker);
+                }
+                Said::Failed(why) => {
+                    let worker = reactor.remove(token).expect("just looked at");
+                    self.bury(worker, Some(why));
+                }
             }
-            Ok(Some(Said::Failed(why))) => self.bury(worker, Some(why)),
-            _ => self.bury(worker, None),
         }
     }
 
@@ -494,6 +560,7 @@ mod tests {
             replies: 4 * n,
             failures: 5 * n,
             latency: None,
+            seconds: Vec::new(),
         };
         Tally::of(&all, 0).store(&counts(1));
         Tally::of(&all, 1).store(&counts(10));

@@ -47,10 +47,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "M", default_value = "50", value_parser = units::some)]
     active: u64,
     /// Requests per second where the rate is fixed
-    #[arg(long, value_name = "R", default_value = "10k", value_parser = units::some)]
+    #[arg(long, value_name = "R", default_value = "10k", value_parser = rate)]
     rate: u64,
     /// How often each is measured, in turn with the others [default: 3]
-    #[arg(long, value_name = "N", value_parser = units::some)]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000))]
     rounds: Option<u64>,
     /// How long each is measured [default: 400ms]
     #[arg(long, value_name = "DUR", value_parser = units::some_time)]
@@ -60,7 +60,7 @@ pub(crate) struct Args {
     warmup: Duration,
     /// One round of 100 and 10k connections, each measured for 200 ms, without fixed rates, workers
     /// and a count of system calls
-    #[arg(long)]
+    #[arg(long, conflicts_with = "rate")]
     quick: bool,
     /// Seven rounds, each measured for 2 s, of 100, 300, 1k, 3k, 10k and 18k connections: about an
     /// hour
@@ -73,7 +73,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
     /// Race nothing: read what --json has printed
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["connections", "active", "rate", "rounds", "duration", "warmup", "quick", "full"])]
     from: Option<PathBuf>,
     /// Write a report: one web page, with charts, that needs nothing but itself
     #[arg(long, value_name = "FILE")]
@@ -81,6 +81,10 @@ pub(crate) struct Args {
     /// Write the pictures of throughput alone, for a README
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+}
+
+fn rate(text: &str) -> Result<u64, String> {
+    units::rate(text).and_then(|rate| units::some(text).map(|_| rate))
 }
 
 /// It serves one connection at a time, and so takes part with one.

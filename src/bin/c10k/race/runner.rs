@@ -143,12 +143,19 @@ fn count_calls(setup: &Setup, load: &mut Load) -> io::Result<Option<f64>> {
     Ok(calls.map(|calls| calls as f64 / requests.max(1) as f64))
 }
 
-/// How many connections a server that refuses some has room for: opens `probe` of them, and looks
-/// at its summary.
+/// How many connections a server that refuses some has room for: opens `probe` of them, or as many
+/// as the limit on descriptors allows, and looks at its summary.
 pub(crate) fn room(model: Model, pinned: bool, probe: u64) -> io::Result<u64> {
     let mut server = Server::start(model, pinned)?;
-    let clients = (0..probe).map(|_| TcpStream::connect(&server.addr));
-    let clients = clients.collect::<io::Result<Vec<_>>>()?;
+    let mut clients = Vec::new();
+    for _ in 0..probe {
+        match TcpStream::connect(&server.addr) {
+            Ok(client) => clients.push(client),
+            // The server has the same limit, and so no room for more either.
+            Err(error) if error.raw_os_error() == Some(libc::EMFILE) => break,
+            Err(error) => return Err(error),
+        }
+    }
     // What was not accepted yet is accepted before it stops, or refused.
     let (summary, _) = server.stop()?;
     drop(clients);

@@ -9,7 +9,7 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
 };
 
-use crate::lab::kernel::{Protocol, in_state, sockets};
+use crate::lab::kernel::{Protocol, in_state, needs_descriptors, sockets};
 use crate::lab::record::Lab;
 use crate::lab::{About, Trouble};
 
@@ -26,6 +26,7 @@ const RANGE: (u16, u16) = (61_000, 61_015);
 const PORTS: usize = (RANGE.1 - RANGE.0) as usize + 1;
 
 fn run(lab: &mut Lab) -> Result<(), Trouble> {
+    needs_descriptors(100)?;
     lab.note(format!(
         "A network of its own, in which two servers listen, and clients then have {PORTS} ports \
          to choose from instead of 28,232.",

@@ -9,6 +9,7 @@ use c10k::sys::{self, FD_SETSIZE, FdSet};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
+use crate::lab::kernel::needs_descriptors;
 use crate::lab::record::Lab;
 use crate::lab::{About, Trouble};
 
@@ -20,11 +21,7 @@ pub(super) const ABOUT: About = About {
 };
 
 fn run(lab: &mut Lab) -> Result<(), Trouble> {
-    let limit = sys::raise_fd_limit()?;
-    if limit < FD_SETSIZE as u64 + 16 {
-        let why = format!("needs 1,040 descriptors, and RLIMIT_NOFILE is {limit}");
-        return Err(Trouble::Skipped(why));
-    }
+    needs_descriptors(FD_SETSIZE as u64 + 16)?;
     lab.note(
         "One socket with something to read, and many descriptors with nothing. To see what each \
          call writes, what it may write to is filled with a pattern before.",
@@ -33,7 +30,7 @@ fn run(lab: &mut Lab) -> Result<(), Trouble> {
         socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
     lab.name(&ready, "ready");
     lab.name(&peer, "quiet");
-    let pair = format!("{}<ready>, {}<quiet>", ready.as_raw_fd(), peer.as_raw_fd());
+    let pair = format!("{}, {}", lab.names.of(&ready), lab.names.of(&peer));
     lab.called("socketpair(AF_UNIX, SOCK_STREAM)".to_owned(), pair);
     lab.send(&peer, b"!")?;
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
@@ -88,7 +85,7 @@ fn run(lab: &mut Lab) -> Result<(), Trouble> {
     let last = &copies[copies.len() - 1];
     let fits = &copies[copies.len() - 2];
     lab.called(
-        format!("dup({}<ready>) x {}", ready.as_raw_fd(), copies.len()),
+        format!("dup({}) x {}", lab.names.of(&ready), copies.len()),
         format!("..., {}, {}", fits.as_raw_fd(), last.as_raw_fd()),
     );
 

@@ -15,7 +15,7 @@ use nix::sys::socket::{
 
 use super::measure::{ROUNDS_MAX, descriptors, weigh};
 use crate::lab::calls::{ANY_PORT, errno};
-use crate::lab::kernel::{self, Protocol, in_state};
+use crate::lab::kernel::{self, Protocol, in_state, needs_descriptors};
 use crate::lab::record::Lab;
 use crate::lab::{About, Trouble};
 use crate::proc::{Memory, available_memory};
@@ -33,6 +33,7 @@ const CLIENTS: usize = 100;
 const MORE: u64 = 400;
 
 fn run(lab: &mut Lab) -> Result<(), Trouble> {
+    needs_descriptors(400)?;
     lab.note("A hundred clients connect, and wait in the accept queue.");
     let listener = lab.tcp_nonblocking("listener")?;
     let addr = lab.bind(&listener, ANY_PORT)?;

@@ -67,22 +67,15 @@ fn run(lab: &mut Lab) -> Result<(), Trouble> {
     until(|| Ok(overflows()? >= 2))?;
     let tried_again = start.elapsed();
     lab.expect("SYNs dropped (ListenOverflows)", overflows()?, 2);
-    lab.expect_that(
-        "the second came after",
-        seconds(tried_again),
-        "1 s",
-        (0.8..1.8).contains(&tried_again.as_secs_f64()),
-    );
+    // A busy machine looks late, and never early.
+    let so = tried_again >= Duration::from_millis(900);
+    lab.expect_that("the second came after", seconds(tried_again), "1 s or more", so);
 
     lab.note("And the next time is 2 s later, when it gives up.");
     lab.epoll_wait(&epoll, 1, 10_000)?;
-    let waited = start.elapsed() - tried_again;
-    lab.expect_that(
-        "it ended after another",
-        seconds(waited),
-        "twice as long as before",
-        (1.5..2.8).contains(&(waited.as_secs_f64() / tried_again.as_secs_f64())),
-    );
+    let waited = start.elapsed();
+    let so = waited >= Duration::from_millis(2_800);
+    lab.expect_that("it ended after, in all", seconds(waited), "1 s and 2 s, or more", so);
     let error = lab.socket_error(&last)?;
     let shown = error.map_or("none".to_owned(), |errno| format!("{errno:?}"));
     lab.expect("its error", shown, "ETIMEDOUT".to_owned());

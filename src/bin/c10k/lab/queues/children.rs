@@ -20,7 +20,7 @@ use nix::unistd::Pid;
 
 use crate::lab::Trouble;
 use crate::lab::calls::{ANY_PORT, errno};
-use crate::lab::kernel::until;
+use crate::lab::kernel::{forked, until};
 use crate::lab::record::Lab;
 use crate::proc::field;
 
@@ -33,10 +33,10 @@ pub(super) struct Child(Pid);
 impl Child {
     pub(super) fn start(run: impl FnOnce() -> nix::Result<()>) -> Result<Child, Trouble> {
         let parent = std::process::id();
-        let pid = sys::fork(|| {
+        let pid = forked(sys::fork(|| {
             let result = sys::end_with_parent(parent, Signal::SIGKILL as i32);
             i32::from(result.is_err() || run().is_err())
-        })?;
+        }))?;
         Ok(Child(Pid::from_raw(pid as i32)))
     }
 

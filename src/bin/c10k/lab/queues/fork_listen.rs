@@ -12,7 +12,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use super::children::Child;
 use crate::lab::calls::{ANY_PORT, errno, local};
-use crate::lab::kernel::{queued, until};
+use crate::lab::kernel::{needs_descriptors, queued, until};
 use crate::lab::record::Lab;
 use crate::lab::{About, Trouble};
 
@@ -26,6 +26,7 @@ pub(super) const ABOUT: About = About {
 const MANY: u8 = 200;
 
 fn run(lab: &mut Lab) -> Result<(), Trouble> {
+    needs_descriptors(300)?;
     lab.note(
         "A socket that has an address and does not listen yet, and a child that inherits the \
          descriptor: it is the same socket (fork(2)).",
@@ -66,7 +67,7 @@ fn run(lab: &mut Lab) -> Result<(), Trouble> {
         };
         let of = |port| clients.iter().position(|client| client.0 == port).map_or(0, |n| n + 1);
         let taken: Vec<_> = ports.iter().map(|port| format!("client {}", of(*port))).collect();
-        lab.called(format!("{who}: accept4(3<server>, 0)"), taken.join(", "));
+        lab.called(format!("{who}: accept4({}, 0)", lab.names.of(&server)), taken.join(", "));
         turns.push(format!("{who} {}", taken.join(", ")));
     }
     let expected = "parent client 1, child client 2, parent client 3, child client 4".to_owned();
@@ -83,7 +84,7 @@ fn run(lab: &mut Lab) -> Result<(), Trouble> {
     let by_parent = take(&server, MANY)?;
     let by_child = answer(&ours)?;
     for (who, taken) in [("parent", &by_parent), ("child", &by_child)] {
-        let call = format!("{who}: accept4(3<server>, 0), until EAGAIN");
+        let call = format!("{who}: accept4({}, 0), until EAGAIN", lab.names.of(&server));
         lab.called(call, format!("{} connections", taken.len()));
     }
     let both = by_parent.iter().chain(&by_child);

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use super::children::{client, listeners, readiness};
 use crate::lab::calls::errno;
-use crate::lab::kernel::{Protocol, queued, sockets, until};
+use crate::lab::kernel::{Protocol, needs_descriptors, queued, sockets, until};
 use crate::lab::record::Lab;
 use crate::lab::{About, Trouble};
 use crate::proc::counter;
@@ -23,6 +23,7 @@ pub(super) const ABOUT: About = About {
 const CLIENTS: usize = 40;
 
 fn run(lab: &mut Lab) -> Result<(), Trouble> {
+    needs_descriptors(100)?;
     lab.note("A network of its own, in which a parameter can be changed for nobody else.");
     lab.own_network()?;
 

@@ -7,6 +7,7 @@ use nix::sys::epoll::EpollFlags;
 
 use super::children::{Count, Workers, ask, listeners};
 use crate::lab::calls::flags;
+use crate::lab::kernel::needs_descriptors;
 use crate::lab::record::Lab;
 use crate::lab::{About, Trouble};
 
@@ -21,6 +22,7 @@ const WORKERS: usize = 8;
 const CONNECTIONS: u64 = 50;
 
 fn run(lab: &mut Lab) -> Result<(), Trouble> {
+    needs_descriptors(100)?;
     lab.note(format!(
         "{WORKERS} processes wait, each with an epoll instance of its own. A client connects when \
          all of them sleep, {CONNECTIONS} times. How often they were woken the kernel knows: \

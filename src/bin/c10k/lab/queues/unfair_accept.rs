@@ -7,7 +7,7 @@ use nix::sys::epoll::EpollFlags;
 use nix::sys::signal::Signal;
 
 use super::children::{Count, Workers, ask, client, listeners, readiness};
-use crate::lab::kernel::{Protocol, queued, sockets, until};
+use crate::lab::kernel::{Protocol, needs_descriptors, queued, sockets, until};
 use crate::lab::record::Lab;
 use crate::lab::{About, Trouble};
 
@@ -25,6 +25,7 @@ const CONNECTIONS: u64 = 200;
 const HELD_UP: usize = 100;
 
 fn run(lab: &mut Lab) -> Result<(), Trouble> {
+    needs_descriptors(300)?;
     lab.note(format!(
         "{WORKERS} processes wait for one listener with EPOLLEXCLUSIVE, so that only one is \
          woken: the first in the listener's list that waits. {CONNECTIONS} connections, each when \

@@ -16,6 +16,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
 use crate::lab::calls::errno;
+use crate::lab::kernel::forked;
 use crate::lab::record::Lab;
 use crate::lab::{About, Trouble};
 
@@ -81,7 +82,7 @@ impl Child {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_read_timeout(Some(Duration::from_secs(10)))?;
         let parent = process::id();
-        let pid = sys::fork(|| {
+        let pid = forked(sys::fork(|| {
             let work = || -> io::Result<()> {
                 sys::end_with_parent(parent, Signal::SIGKILL as i32)?;
                 let ready = EventFd::from_value_and_flags(1, EfdFlags::EFD_CLOEXEC)?;
@@ -94,7 +95,7 @@ impl Child {
                 (&theirs).read_exact(&mut [0])
             };
             work().map_or(1, |()| 0)
-        })?;
+        }))?;
         lab.called("fork()".to_owned(), format!("{pid}"));
         let mut told = [[0; 4]; 2];
         (&ours).read_exact(told.as_flattened_mut())?;

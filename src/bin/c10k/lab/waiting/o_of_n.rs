@@ -6,6 +6,7 @@ use c10k::poller::{Epoll, Interest, Poll, Poller, Select, Token};
 use c10k::sys;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use crate::lab::kernel::needs_descriptors;
 use crate::lab::record::Lab;
 use crate::lab::{About, Trouble};
 use crate::units::grouped;
@@ -33,14 +34,12 @@ struct Row {
 }
 
 fn run(lab: &mut Lab) -> Result<(), Trouble> {
+    needs_descriptors(1_000 + SPARE)?;
     let limit = sys::raise_fd_limit()?;
     lab.called("setrlimit(RLIMIT_NOFILE, ...)".to_owned(), format!("0, {limit}"));
     let fit = |watched: &usize| *watched as u64 + SPARE <= limit;
     let counts: Vec<_> = WATCHED.into_iter().filter(fit).collect();
     let most = counts.last().copied().unwrap_or_default();
-    if most < 1_000 {
-        return Err(Trouble::Skipped(format!("needs 1,064 descriptors (ulimit -n), not {limit}")));
-    }
     let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
     let fds = (0..most).map(|_| EventFd::from_flags(flags)).collect::<Result<Vec<_>, _>>()?;
     lab.called("eventfd2(0, ...)".to_owned(), format!("{} times", grouped(most as f64)));

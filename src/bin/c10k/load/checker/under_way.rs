@@ -41,6 +41,19 @@ impl UnderWay {
         }
     }
 
+    /// When all of them were due, those too that were not sent.
+    pub(super) fn all_due(&self) -> Vec<u64> {
+        let due = |times: &Times| times.due;
+        match self {
+            UnderWay::Nothing => Vec::new(),
+            &UnderWay::One(time) => vec![time],
+            UnderWay::Many(queue) => {
+                queue.sent.iter().map(due).chain(queue.waiting.clone()).collect()
+            }
+            UnderWay::Unordered(requests) => requests.all_due(),
+        }
+    }
+
     pub(super) fn waiting(&self) -> usize {
         match self {
             UnderWay::Nothing | UnderWay::One(_) => 0,
@@ -133,7 +146,9 @@ mod tests {
     fn those_that_wait_are_apart_from_those_sent() {
         let mut under_way = UnderWay::Nothing;
         under_way.push(Times { due: 1, sent: 1 });
+        assert_eq!(under_way.all_due(), [1]);
         under_way.queue().waiting.extend([2, 3]);
+        assert_eq!(under_way.all_due(), [1, 2, 3]);
         assert_eq!((under_way.len(), under_way.waiting()), (1, 2));
         assert_eq!(under_way.pop(), Some(Times { due: 1, sent: 1 }));
         assert_eq!((under_way.pop(), under_way.pop_waiting()), (None, Some(2)));

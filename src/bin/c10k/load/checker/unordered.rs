@@ -26,7 +26,8 @@ pub(super) struct Unordered {
     under_way: usize,
     /// When those were due that are not sent yet.
     pub(super) waiting: VecDeque<u64>,
-    given_up: VecDeque<u32>,
+    /// Their numbers, and when they were sent; the newest first.
+    given_up: VecDeque<(u32, u64)>,
 }
 
 /// What a reply is the reply to.
@@ -34,8 +35,8 @@ pub(super) struct Unordered {
 pub(super) enum Matched {
     /// A request under way; and whether a newer one was answered before it.
     Answers(Times, bool),
-    /// One that was given up.
-    TooLate,
+    /// One that was given up, and was sent then.
+    TooLate(u64),
     Nothing,
 }
 
@@ -66,27 +67,32 @@ impl Unordered {
             self.forget_answered();
             return Matched::Answers(times, overtaken);
         }
-        match self.given_up.iter().position(|&number| answers(number)) {
-            Some(at) => {
-                self.given_up.remove(at);
-                Matched::TooLate
-            }
+        let late = self.given_up.iter().position(|&(number, _)| answers(number));
+        match late.and_then(|at| self.given_up.remove(at)) {
+            Some((_, sent)) => Matched::TooLate(sent),
             None => Matched::Nothing,
         }
     }
 
-    /// Gives up those that were sent before this time, and returns how many.
-    pub(super) fn give_up(&mut self, next: u32, sent_before: u64) -> u64 {
-        let mut given_up = 0;
+    /// When all of them were due, those too that were not sent.
+    pub(super) fn all_due(&self) -> Vec<u64> {
+        let sent = self.sent.iter().flatten().map(|times| times.due);
+        sent.chain(self.waiting.iter().copied()).collect()
+    }
+
+    /// Gives up those that were sent before this time, and returns when they were due.
+    pub(super) fn give_up(&mut self, next: u32, sent_before: u64) -> Vec<u64> {
+        let mut given_up = Vec::new();
         while let Some(Some(times)) = self.sent.front()
             && times.sent < sent_before
         {
+            let (due, sent) = (times.due, times.sent);
             let number = next.wrapping_sub(self.sent.len() as u32);
             self.forget_first();
             self.under_way -= 1;
             self.given_up.truncate(GIVEN_UP_MAX - 1);
-            self.given_up.push_front(number);
-            given_up += 1;
+            self.given_up.push_front((number, sent));
+            given_up.push(due);
             self.forget_answered();
         }
         given_up
@@ -133,13 +139,14 @@ mod tests {
         let mut requests = Unordered::default();
         (0..5).for_each(|time| requests.push(times(time)));
         assert_eq!(requests.take(5, |number| number == 1), Matched::Answers(times(1), false));
-        assert_eq!(requests.give_up(5, 3), 2, "numbers 0 and 2");
-        assert_eq!((requests.len(), requests.give_up(5, 3)), (2, 0));
-        assert_eq!(requests.take(5, |number| number == 2), Matched::TooLate);
+        assert_eq!(requests.all_due(), [0, 2, 3, 4]);
+        assert_eq!(requests.give_up(5, 3), [0, 2]);
+        assert_eq!((requests.len(), requests.give_up(5, 3)), (2, vec![]));
+        assert_eq!(requests.take(5, |number| number == 2), Matched::TooLate(2));
         assert_eq!(requests.take(5, |number| number == 2), Matched::Nothing);
         assert_eq!(requests.take(5, |number| number == 1), Matched::Nothing, "it was answered");
         assert_eq!(requests.take(5, |number| number == 3), Matched::Answers(times(3), false));
-        assert_eq!(requests.give_up(5, u64::MAX), 1);
+        assert_eq!(requests.give_up(5, u64::MAX), [4]);
         assert_eq!((requests.len(), requests.sent.len()), (0, 0));
     }
 
@@ -154,7 +161,7 @@ mod tests {
             assert_eq!(requests.take(9, even), Matched::Answers(times(time), overtaken));
         }
         assert_eq!(requests.take(9, even), Matched::Nothing);
-        assert_eq!(requests.give_up(9, 4), 2, "numbers 1 and 3");
+        assert_eq!(requests.give_up(9, 4), [1, 3]);
         requests.push(times(9));
         assert_eq!(requests.take(10, |number| number == 5), Matched::Answers(times(5), true));
         assert_eq!(requests.take(10, |number| number == 9), Matched::Answers(times(9), false));
@@ -167,10 +174,10 @@ mod tests {
         let mut requests = Unordered::default();
         for next in 1..5_000_u32 {
             requests.push(times(0));
-            assert_eq!(requests.give_up(next, 1), 1);
+            assert_eq!(requests.give_up(next, 1), [0]);
         }
         assert_eq!(requests.given_up.len(), GIVEN_UP_MAX);
-        assert_eq!(requests.take(5_000, |number| number == 4_000), Matched::TooLate);
+        assert_eq!(requests.take(5_000, |number| number == 4_000), Matched::TooLate(0));
         assert_eq!(requests.take(5_000, |number| number == 3_000), Matched::Nothing);
     }
 }

@@ -67,7 +67,7 @@ impl Engine<'_> {
             Ok(token) => Ok(Some(token)),
             Err(c10k::Error::Connect { source: error, .. }) => {
                 let error = limits::cause(error, target, source);
-                self.run.failures.borrow_mut().unconnected(&error);
+                self.run.fail(|failures| failures.unconnected(&error));
                 Ok(None)
             }
             Err(error) => Err(error.into()),

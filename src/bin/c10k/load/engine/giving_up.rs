@@ -6,7 +6,7 @@ use c10k::Reactor;
 
 use super::sources::{Source, peer_mut};
 use super::{Engine, unanswered};
-use crate::load::checker::{Checker, Phase};
+use crate::load::checker::Checker;
 
 /// How often datagrams are looked for that had no reply: ten times within the time-out, but not
 /// much more often than the clock of the loop ticks, and so that the end does not wait for it.
@@ -25,7 +25,6 @@ impl Engine<'_> {
     /// Gives up those that have had no reply within the time-out, and sends others in their place.
     pub(super) fn give_up(&mut self, reactor: &mut Reactor<Source>) {
         self.run.read_clock();
-        let sending = matches!(self.run.phase.get(), Phase::WarmUp | Phase::Measuring);
         for token in reactor.tokens().collect::<Vec<_>>() {
             let Some(peer) = peer_mut(reactor, token) else { continue };
             let given_up = peer.checker_mut().give_up();
@@ -34,7 +33,7 @@ impl Engine<'_> {
                     peer.push(|checker, out| {
                         checker.next_waiting(out);
                     });
-                } else if sending && !self.run.open.get() && peer.checker().has_more() {
+                } else if !self.run.open.get() && self.run.may_send() && peer.checker().has_more() {
                     peer.push(Checker::request);
                 }
             }

@@ -9,8 +9,8 @@ use c10k::sys::Timer;
 
 use super::Engine;
 use super::sources::{Source, peer, peer_mut};
-use crate::load::arrivals::Arrivals;
-use crate::load::checker::nanos;
+use crate::load::arrivals::{self, Arrivals};
+use crate::load::checker::{Phase, nanos};
 use crate::load::plan::Plan;
 use crate::load::schedule::Schedule;
 use crate::load::steps::Steps;
@@ -37,17 +37,30 @@ impl Engine<'_> {
             let alarm = Source::Alarm(Timer::new()?);
             self.alarm = Some(reactor.add(alarm, Interest::READ | Interest::EDGE)?);
         }
-        self.timer = Some(reactor.set_timer(Instant::now() + ramp + warmup));
+        let (now, part) = (Instant::now(), self.share.part);
         self.run.read_clock();
         self.sending_since = self.run.now.get();
+        self.quota = self.share.requests;
+        // So many that are evenly due take as long as so many of the schedule, wherever in it they
+        // begin. Others are counted.
+        let reached = |n| schedule.reaches(n as f64 / part.size).filter(|_| part.size > 0.0);
+        let most = match (self.quota, arrivals) {
+            (Some(0), _) => Duration::ZERO,
+            (Some(n), arrivals::Kind::Constant) => reached(n).unwrap_or(duration),
+            _ => duration,
+        };
+        let most = most.min(duration);
         let from = self.sending_since.saturating_add(nanos(ramp + warmup));
-        self.run.window.set((from, from.saturating_add(nanos(duration))));
-        if schedule.0.len() > 1 {
-            self.run.recorder.borrow_mut().steps = Some(Steps::new(schedule, from));
-        }
-        let part = self.share.part;
+        self.due_until = from.saturating_add(nanos(most));
+        let steps = (schedule.0.len() > 1).then(|| Steps::new(schedule, from));
+        self.run.measure(from, self.due_until, steps);
+        self.window_ends = now + ramp + warmup + most;
         self.arrivals =
             (part.size > 0.0).then(|| Arrivals::new(schedule.after(ramp, warmup), arrivals, part));
+        match (ramp + warmup).is_zero() {
+            true => self.next_phase(reactor),
+            false => self.timer = Some(reactor.set_timer(now + ramp + warmup)),
+        }
         self.send_due(reactor);
         Ok(())
     }
@@ -64,7 +77,6 @@ impl Engine<'_> {
         let most = if self.plan.udp { SEND_BATCH } else { usize::MAX };
         for _ in 0..most {
             let Some((due, token)) = self.take_due(reactor) else { break };
-            self.run.is_due(due);
             let Some(peer) = peer_mut(reactor, token) else { continue };
             if peer.checker().may_send() {
                 peer.push(|checker, out| checker.request_due(due, out));
@@ -86,20 +98,62 @@ impl Engine<'_> {
         }
     }
 
-    /// At the end: what was due and has not been sent was due all the same.
-    pub(super) fn count_unsent(&mut self) {
+    /// What was due before this time and has not been sent was due all the same. Nothing more is
+    /// sent.
+    pub(super) fn count_unsent(&mut self, before: u64) {
         let Some(mut arrivals) = self.arrivals.take() else { return };
-        while let Some(due) = arrivals.take_due(u64::MAX) {
-            self.run.is_due(self.sending_since + due);
+        let after = before.saturating_sub(self.sending_since);
+        while let Some(due) = arrivals.take_due(after) {
+            if !self.run.is_due(self.sending_since + due)
+                && self.sending_since + due >= self.due_until
+            {
+                return;
+            }
+        }
+    }
+
+    /// From time to time: all requests are known that were due by now, or by the next one.
+    pub(super) fn all_due_by_now(&mut self) {
+        self.run.read_clock();
+        if self.run.open.get() {
+            let next = self.arrivals.as_ref().and_then(Arrivals::next_due);
+            let next = next.map_or(u64::MAX, |after| self.sending_since + after);
+            self.run.recorder.borrow_mut().roll(next.min(self.run.now.get()));
         }
     }
 
     /// The next request that is due by now, and who is to send it.
-    fn take_due(&mut self, reactor: &Reactor<Source>) -> Option<(u64, Token)> {
+    fn take_due(&mut self, reactor: &mut Reactor<Source>) -> Option<(u64, Token)> {
         let now = self.run.now.get() - self.sending_since;
-        let due = self.arrivals.as_mut()?.take_due(now)?;
+        let due = self.sending_since + self.arrivals.as_mut()?.take_due(now)?;
+        if due >= self.due_until {
+            self.arrivals = None;
+            return None;
+        }
         let token = next_in_turn(&mut self.ring, &mut self.turn, reactor)?;
-        Some((self.sending_since + due, token))
+        if self.run.leaves(due)
+            && let Some(left) = &mut self.quota
+        {
+            *left -= 1;
+            if *left == 0 {
+                self.arrivals = None;
+                self.end_at_last(reactor, due);
+            }
+        }
+        Some((due, token))
+    }
+
+    /// The last request of those that are measured was due then. Where they are evenly due it is
+    /// known when the next one would have been.
+    fn end_at_last(&mut self, reactor: &mut Reactor<Source>, due: u64) {
+        if self.plan.arrivals == arrivals::Kind::Poisson {
+            self.due_until = due + 1;
+            self.run.end_measured(self.due_until);
+            self.window_ends = Instant::now();
+            if self.run.phase.get() == Phase::Measuring {
+                self.timer = Some(reactor.set_timer(self.window_ends));
+            }
+        }
     }
 
     fn wake_for_next(&mut self, reactor: &Reactor<Source>) {
@@ -145,7 +199,6 @@ mod tests {
     use c10k::Addr;
 
     use super::*;
-    use crate::load::checker::Phase;
     use crate::load::engine::Load;
 
     #[test]
@@ -167,6 +220,6 @@ mod tests {
         // And the rest is not forgotten.
         engine.run.phase.set(Phase::Draining);
         engine.next_phase(reactor);
-        assert_eq!(engine.run.due.get(), 1_000_000);
+        assert_eq!(engine.run.finish().due, 1_000_000);
     }
 }
