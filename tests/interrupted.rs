@@ -287,6 +287,35 @@ fn a_race() {
     });
 }
 
+/// With the first server the limit of select is looked for; the second comes with a load, whose
+/// trial would last an hour.
+#[test]
+fn a_race_before_anything_was_measured() {
+    for (words, signal) in [("select", Signal::SIGTERM), ("--trials", Signal::SIGINT)] {
+        let page = scratch(&format!("race-{words}.html"));
+        let args = ["race", "--connections", "20", "--duration", "1h", "--json", "--report"];
+        let run = Run::start(&[&args[..], &[page.to_str().unwrap()]].concat());
+        let own = run.pid().as_raw() as u32;
+        let mut seen = Vec::new();
+        wait_until(words, || {
+            seen = children(own);
+            let command = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/cmdline"));
+            seen.iter().any(|pid| command(pid).is_ok_and(|command| command.contains(words)))
+        });
+        assert!(!page.exists(), "it would be empty");
+        run.signal(signal);
+        let race = run.interrupted(signal);
+        assert_eq!(race["cells"], Value::Array(vec![]));
+        let html = fs::read_to_string(&page).unwrap();
+        let said = format!("Interrupted by {}", signal.as_str());
+        assert!(html.ends_with("</html>\n") && html.contains(&said), "{html}");
+        fs::remove_file(&page).unwrap();
+        wait_until("its children end", || {
+            seen.iter().all(|&pid| matches!(state(pid), None | Some('Z')))
+        });
+    }
+}
+
 #[test]
 fn a_million() {
     let args = ["--connections", "200", "--requests-each", "1000000", "--json"];

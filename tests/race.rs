@@ -23,6 +23,18 @@ fn race(args: &[&str]) -> String {
     stdout
 }
 
+/// Every `min` and `max` in a JSON, of spreads over rounds.
+fn bounds(value: &Value) -> Vec<&Value> {
+    match value {
+        Value::Object(fields) if fields.contains_key("median") => {
+            vec![&fields["min"], &fields["max"]]
+        }
+        Value::Object(fields) => fields.values().flat_map(bounds).collect(),
+        Value::Array(values) => values.iter().flat_map(bounds).collect(),
+        _ => Vec::new(),
+    }
+}
+
 fn scratch(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("race-{}-{name}", std::process::id()))
 }
@@ -65,6 +77,31 @@ fn there_is_a_cell_for_each_model_and_load() {
     let limit = select.unwrap()["connections"].as_u64().unwrap();
     assert!((900..1_024).contains(&limit), "{limit}");
 
+    // One value for each round, of which the median and the bounds are.
+    for cell in cells {
+        let rates = cell["requests_per_s_by_round"].as_array().unwrap();
+        let rates: Vec<f64> = rates.iter().map(|rate| rate.as_f64().unwrap()).collect();
+        let least = rates.iter().copied().fold(f64::INFINITY, f64::min);
+        assert_eq!((rates.len(), cell["requests_per_s"]["min"].as_f64()), (2, Some(least)));
+    }
+    assert!(bounds(&result).iter().all(|bound| bound.is_f64()));
+    let conclusion: Vec<&str> = result["conclusion"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|said| said.as_str().unwrap())
+        .collect();
+    let starts = [
+        "With 55 idle connections beside 5 active ones, ",
+        "With 60 connections, all active, ",
+        "With 60 connections, all active, ",
+    ];
+    for (sentence, start) in conclusion.iter().zip(starts) {
+        let compared = sentence.contains(" to ") || sentence.contains("nothing in a round");
+        assert!(sentence.starts_with(start) && compared, "{sentence}");
+    }
+    assert!(conclusion.len() == 3 && conclusion[2].contains("threads"), "{conclusion:?}");
+
     let saved = scratch("saved.json");
     std::fs::write(&saved, &json).unwrap();
     let saved = saved.to_str().unwrap();
@@ -72,6 +109,7 @@ fn there_is_a_cell_for_each_model_and_load() {
     let output = c10k(&["race", "--from", saved, "--baseline", saved]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let (table, compared) = text.split_once("Beside the baseline:").expect("both");
+    assert!(table.contains(&conclusion.join("\n")), "{text}");
     let rows = |text: &str| text.lines().filter(|line| line.starts_with("epoll x2 ")).count();
     assert_eq!((rows(table), rows(compared)), (4, 4), "{text}");
     let line = compared.lines().find(|line| line.starts_with("poll ")).unwrap();
@@ -100,6 +138,47 @@ fn a_low_limit_on_descriptors_is_no_reason_to_give_up() {
     let table = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(table.contains("than the limit of 200 (ulimit -Hn) allows: ran 168"), "{table}");
+}
+
+#[test]
+fn one_round_has_no_spread_and_the_plan_is_said_first() {
+    let args = ["race", "--quick", "--connections", "30", "--active", "5", "--duration", "20ms"];
+    let output = c10k(&[&args[..], &["--warmup", "0s", "--json"]].concat()).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{stderr}");
+    let first = stderr.lines().next().unwrap_or_default();
+    let plan = "racing 7 ways to serve with 30 connections in one round: about ";
+    assert!(first.starts_with(plan), "{stderr}");
+
+    let json = String::from_utf8(output.stdout).unwrap();
+    let result: Value = serde_json::from_str(&json).unwrap();
+    let bounds = bounds(&result);
+    assert!(bounds.len() > 10 && bounds.iter().all(|bound| bound.is_null()), "{bounds:?}");
+    let saved = scratch("once.json");
+    let page = scratch("once.html");
+    std::fs::write(&saved, &json).unwrap();
+    let from = ["--from", saved.to_str().unwrap(), "--report", page.to_str().unwrap()];
+    let output = c10k(&[&["race"], &from[..]].concat()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let html = std::fs::read_to_string(&page).unwrap();
+    assert!(!text.contains("+-"), "{text}");
+    for sentence in result["conclusion"].as_array().unwrap() {
+        let sentence = sentence.as_str().unwrap();
+        assert!(text.contains(sentence) && html.contains(sentence), "{sentence}");
+        assert!(!sentence.contains(" to "), "{sentence}");
+    }
+    std::fs::remove_file(saved).unwrap();
+    std::fs::remove_file(page).unwrap();
+}
+
+#[test]
+fn nobody_need_read_all_of_it() {
+    let saved = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/race.json");
+    let mut child = c10k(&["race", "--from", saved]).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), &*stderr), (Some(0), ""));
 }
 
 #[test]

@@ -24,6 +24,7 @@ mod units;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
@@ -135,9 +136,19 @@ fn start_clean() {
     debug_assert!(restored.is_ok());
 }
 
+/// `[2026-11-27T12:19:09Z INFO  c10k::server] what it says`: as the logger itself would write it, with
+/// the crate for times that durations are read with.
+fn log_line(out: &mut env_logger::fmt::Formatter, record: &log::Record<'_>) -> io::Result<()> {
+    let time = humantime::format_rfc3339_seconds(SystemTime::now());
+    let level = record.level();
+    let style = out.default_level_style(level);
+    let (target, what) = (record.target(), record.args());
+    writeln!(out, "[{time} {style}{level:<5}{style:#} {target}] {what}")
+}
+
 fn run(verb: Verb) -> Result<(), Failure> {
     let env = env_logger::Env::default().default_filter_or("info");
-    env_logger::Builder::from_env(env).init();
+    env_logger::Builder::from_env(env).format(log_line).init();
     match verb {
         Verb::Serve(args) => serve::run(args),
         Verb::Client(args) => client::run(args),

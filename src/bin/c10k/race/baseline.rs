@@ -49,7 +49,7 @@ fn line(cell: &Cell, before: &Cell) -> Line {
 }
 
 fn ratio(now: Spread, before: Spread) -> String {
-    let apart = now.min > before.max || now.max < before.min;
+    let apart = now.low() > before.high() || now.high() < before.low();
     format!("{:.2}{}", now.median / before.median, if apart { "*" } else { " " })
 }
 
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn what_lies_apart_is_marked() {
-        let spread = |min, median, max| Spread { median, min, max };
+        let spread = |min, median, max| Spread { median, min: Some(min), max: Some(max) };
         let before = spread(90.0, 100.0, 120.0);
         assert_eq!(ratio(spread(110.0, 125.0, 130.0), before), "1.25 ");
         assert_eq!(ratio(spread(121.0, 125.0, 130.0), before), "1.25*");

@@ -1,7 +1,9 @@
 //! `c10k race`: every model under the same load.
 
 mod baseline;
+mod conclusion;
 mod machine;
+mod outlook;
 mod report;
 mod result;
 mod rounds;
@@ -10,17 +12,17 @@ mod syscalls;
 mod table;
 mod warnings;
 
+use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
-
+use self::outlook::{Outlook, Progress};
 use self::result::{Limit, Machine, Method, Race};
 use self::runner::{Model, Outcome, Setup, Trial};
 use crate::files::Files;
-use crate::stdio::stdout;
+use crate::stdio::{note, stdout};
 use crate::units::{self, grouped};
 use crate::{Failure, interrupt};
 
@@ -101,7 +103,9 @@ const MODELS: [Model; 7] = [
     Model { name: "epoll x2", args: &["--model", "epoll", "--workers", "2"] },
 ];
 
-/// More than `select(2)` has room for.
+/// Connections that `select(2)` has room for, beside a few descriptors of the server's own; how
+/// many exactly is measured with more than it has.
+const SELECT_ROOM: u64 = 1_000;
 const SELECT_PROBE: u64 = 1_200;
 
 /// Descriptors of a server or load generator that are not connections.
@@ -114,18 +118,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     // Before the work: what cannot be read or written would make it vain.
     let baseline = args.baseline.as_deref().map(report::read).transpose()?;
     let earlier = args.from.as_deref().map(report::read).transpose()?;
-    let mut files = Files::default();
-    for path in args.baseline.iter().chain(&args.from) {
-        files.add(path);
-    }
-    for path in args.report.iter().chain(&args.svg) {
-        report::check(path)?;
-        if files.add(path).is_some() {
-            let why = "it would overwrite what is read, or written, by another option";
-            return Err(Failure::Cannot(format!("{}: {why}", path.display())));
-        }
-    }
     interrupt::watch()?;
+    check_files(&args)?;
     let race = match earlier {
         Some(race) => race,
         None => race(&args)?,
@@ -151,6 +145,32 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     }
 }
 
+/// Whether what is to be written can be, to files that are not read. Leaves none that was not there:
+/// it would be empty until the race is over.
+fn check_files(args: &Args) -> Result<(), Failure> {
+    let mut files = Files::default();
+    for path in args.baseline.iter().chain(&args.from) {
+        files.add(path);
+    }
+    let mut created = Vec::new();
+    let result = args.report.iter().chain(&args.svg).try_for_each(|path| {
+        if report::check(path)? {
+            created.push(path);
+        }
+        match files.add(path) {
+            None => Ok(()),
+            Some(_) => {
+                let why = "it would overwrite what is read, or written, by another option";
+                Err(Failure::Cannot(format!("{}: {why}", path.display())))
+            }
+        }
+    });
+    for path in created {
+        let _ = fs::remove_file(path);
+    }
+    result
+}
+
 fn race(args: &Args) -> Result<Race, Failure> {
     let mut warnings = Vec::new();
     let counts = counts(args, &mut warnings)?;
@@ -160,10 +180,6 @@ fn race(args: &Args) -> Result<Race, Failure> {
             "server and load share one CPU: the figures measure the scheduler too".to_owned(),
         );
     }
-    let select = runner::room(SELECT, pinned, SELECT_PROBE);
-    interrupt::check()?;
-    let select = select?;
-    let setups = setups(args, &counts, select, pinned);
     let rounds = args.rounds.unwrap_or(if args.quick {
         1
     } else if args.full {
@@ -171,9 +187,18 @@ fn race(args: &Args) -> Result<Race, Failure> {
     } else {
         3
     });
-    let outcomes = run_all(setups, rounds, &mut warnings);
-    if outcomes.iter().all(|(_, outcomes)| outcomes.is_empty()) {
-        interrupt::check()?;
+    // Said before anything is started, so as if select had room for as many as it promises.
+    let expected = setups(args, &counts, SELECT_ROOM, pinned);
+    note(Outlook::of(&expected, rounds));
+    let select = match runner::room(SELECT, pinned, SELECT_PROBE) {
+        Ok(select) => Some(select),
+        Err(_) if interrupt::came().is_some() => None,
+        Err(error) => return Err(error.into()),
+    };
+    let setups = select.map(|select| setups(args, &counts, select, pinned));
+    let outcomes = run_all(setups.unwrap_or_default(), rounds, &mut warnings);
+    let measured = outcomes.iter().any(|(_, outcomes)| !outcomes.is_empty());
+    if !measured && interrupt::came().is_none() {
         return Err(Failure::Cannot("no server could be raced".to_owned()));
     }
 
@@ -189,8 +214,12 @@ fn race(args: &Args) -> Result<Race, Failure> {
     cells.sort_by_key(key);
     let limit =
         |model: &str, connections, why: String| Limit { model: model.to_owned(), connections, why };
-    Ok(Race {
+    let blocking = limit("blocking", 1, "one at a time: the others wait".to_owned());
+    let select = select
+        .map(|most| limit("select", most, format!("refused beyond {}", grouped(most as f64))));
+    let mut race = Race {
         c10k_version: env!("CARGO_PKG_VERSION").to_owned(),
+        conclusion: Vec::new(),
         machine: Machine::here(),
         method: Method {
             message_bytes: MESSAGE_BYTES,
@@ -201,13 +230,12 @@ fn race(args: &Args) -> Result<Race, Failure> {
             open_rate_per_s: open_rate(args),
         },
         cells,
-        limits: vec![
-            limit("blocking", 1, "one at a time: the others wait".to_owned()),
-            limit("select", select, format!("refused beyond {}", grouped(select as f64))),
-        ],
+        limits: [blocking].into_iter().chain(select).collect(),
         warnings,
         interrupted: interrupt::came().map(str::to_owned),
-    })
+    };
+    race.conclusion = conclusion::conclusion(&race);
+    Ok(race)
 }
 
 /// The counts of connections that the limits allow, and a warning of what they do not.
@@ -280,41 +308,51 @@ fn setups(args: &Args, counts: &[u64], select: u64, pinned: bool) -> Vec<Setup> 
     setups
 }
 
-/// Runs all setups in turn, so often: what the machine does meanwhile falls on all of them.
+/// Runs all setups in turn, in each round: what the machine does meanwhile falls on all of them.
+/// A signal ends it early, with what was measured so far.
 fn run_all(
     setups: Vec<Setup>,
     rounds: u64,
     warnings: &mut Vec<String>,
 ) -> Vec<(Setup, Vec<Outcome>)> {
-    let bar = progress(setups.len() as u64 * rounds);
+    let mut progress = Progress::new(&setups, rounds);
     let mut outcomes: Vec<_> = setups.into_iter().map(|setup| (setup, Vec::new())).collect();
     'rounds: for round in 1..=rounds {
         for (setup, outcomes) in &mut outcomes {
             let (name, connections) = (setup.model.name, setup.connections);
-            bar.set_message(format!("round {round}: {name}, {connections} connections"));
             let once = Setup { count_calls: setup.count_calls && round == 1, ..setup.clone() };
-            match runner::run(&once) {
+            match runner::run(&once, round, &|stage| progress.show(setup, round, stage)) {
                 Ok(outcome) => outcomes.push(outcome),
-                Err(_) if interrupt::came().is_some() => break 'rounds,
+                Err(_) if interrupt::came().is_some() => {}
                 Err(error) => warnings.push(format!("{name} with {connections}: {error}")),
             }
-            bar.inc(1);
+            if interrupt::came().is_some() {
+                break 'rounds;
+            }
+            progress.done(setup);
         }
+        progress.round_done(round);
     }
-    bar.finish_and_clear();
     outcomes
 }
 
-/// The tables, how they came about, and what to think of them.
+/// The tables, what follows from them, how they came about, and what to think of them.
 fn text(race: &Race) -> String {
-    let mut text = table::tables(race);
+    let mut text = String::new();
+    if !race.cells.is_empty() {
+        text.push_str(&table::tables(race));
+        text.push('\n');
+    }
+    for sentence in &race.conclusion {
+        text.push_str(&format!("{sentence}\n"));
+    }
     text.push('\n');
     for limit in &race.limits {
         text.push_str(&format!("{}: {}\n", limit.model, limit.why));
     }
     text.push_str(&format!("\n{}\n", method(race)));
     if let Some(signal) = &race.interrupted {
-        text.push_str(&format!("\nInterrupted by {signal}: not all was raced\n"));
+        text.push_str(&format!("\nInterrupted by {signal}: this is what was measured before\n"));
     }
     if !race.warnings.is_empty() {
         text.push_str("\nWarnings\n");
@@ -328,13 +366,19 @@ fn text(race: &Race) -> String {
 /// How it was measured, in a few lines.
 fn method(race: &Race) -> String {
     let Method { message_bytes, rounds, duration_s, .. } = race.method;
+    let rounds = match rounds {
+        1 => format!("one round of {duration_s} s"),
+        _ => format!(
+            "medians of {rounds} rounds of {duration_s} s,\nall in turn, and how far the furthest \
+             round was from them (+-)"
+        ),
+    };
     let place = match race.method.pinned {
         true => "server on CPU 0, load on CPU 1",
         false => "server and load together",
     };
     format!(
-        "{message_bytes}-byte echo over loopback, every reply checked; {place}; medians of {rounds} \
-         rounds of {duration_s} s,\nall in turn, and how far the furthest round was from them (+-).\n\
+        "{message_bytes}-byte echo over loopback, every reply checked; {place}; {rounds}.\n\
          Closed loop: one request under way on each active connection, and the next when it is\n\
          answered; latency is then connections divided by rate, and the tail that scheduling adds.\n\
          Open loop: requests are due at a fixed rate whatever the server does; latency is from when\n\
@@ -345,10 +389,4 @@ fn method(race: &Race) -> String {
          its warm-up included. Tasks are threads and processes. epoll x2 is two workers,\n\
          here on one CPU: what they are for is more CPUs, and more descriptors."
     )
-}
-
-/// On standard error, and only if that is a terminal.
-fn progress(setups: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:24} {pos}/{len}  {elapsed}  {msg}");
-    ProgressBar::new(setups).with_style(style.expect("the template is right"))
 }

@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Race {
     pub(crate) c10k_version: String,
+    /// What the figures say of the argument, in sentences. Written anew from the figures whenever a
+    /// race is read.
+    #[serde(default)]
+    pub(crate) conclusion: Vec<String>,
     pub(crate) machine: Machine,
     pub(crate) method: Method,
     pub(crate) cells: Vec<Cell>,
@@ -53,6 +57,10 @@ pub(crate) struct Cell {
     pub(crate) load: Load,
     pub(crate) rounds: u32,
     pub(crate) requests_per_s: Spread,
+    /// In the order of the rounds: those with the same place ran one after the other. `None` for a
+    /// round that failed. Empty in a file of an earlier version.
+    #[serde(default)]
+    pub(crate) requests_per_s_by_round: Vec<Option<f64>>,
     pub(crate) latency_us: Latency,
     /// Quantiles between 0 and 1 and their latencies in microseconds, both rising. May be empty.
     #[serde(default)]
@@ -80,15 +88,35 @@ pub(crate) enum Load {
     Open { rate_per_s: f64 },
 }
 
-/// A figure over the rounds.
+/// A figure over the rounds. One round has no spread: its `min` and `max` are absent.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
-    pub(crate) min: f64,
-    pub(crate) max: f64,
+    pub(crate) min: Option<f64>,
+    pub(crate) max: Option<f64>,
 }
 
 impl Spread {
+    /// The figure of one round.
+    pub(crate) fn once(figure: f64) -> Spread {
+        Spread { median: figure, min: None, max: None }
+    }
+
+    /// The least and the most, if there were several rounds.
+    pub(crate) fn range(self) -> Option<(f64, f64)> {
+        self.min.zip(self.max)
+    }
+
+    /// The least that was measured.
+    pub(crate) fn low(self) -> f64 {
+        self.min.unwrap_or(self.median)
+    }
+
+    /// The most that was measured.
+    pub(crate) fn high(self) -> f64 {
+        self.max.unwrap_or(self.median)
+    }
+
     /// Of the figures of all rounds, which it sorts.
     ///
     /// # Panics
@@ -96,10 +124,26 @@ impl Spread {
     /// Without any figure.
     pub(crate) fn of(figures: &mut [f64]) -> Spread {
         figures.sort_by(f64::total_cmp);
+        if let [figure] = figures[..] {
+            return Spread::once(figure);
+        }
         let (min, max) = (figures[0], figures[figures.len() - 1]);
         // Of an even number of figures there are two in the middle.
         let (low, high) = (figures[(figures.len() - 1) / 2], figures[figures.len() / 2]);
-        Spread { median: (low + high) / 2.0, min, max }
+        Spread { median: (low + high) / 2.0, min: Some(min), max: Some(max) }
+    }
+}
+
+impl Cell {
+    /// Earlier versions wrote the figure of one round as its own minimum and maximum.
+    pub(crate) fn drop_spread_of_one_round(&mut self) {
+        if self.rounds > 1 {
+            return;
+        }
+        let spreads = [&mut self.requests_per_s, &mut self.load_cpu_us_per_request];
+        for spread in spreads.into_iter().chain(&mut self.server_cpu_us_per_request) {
+            *spread = Spread::once(spread.median);
+        }
     }
 }
 
@@ -146,14 +190,17 @@ mod tests {
 
     #[test]
     fn a_spread_is_the_middle_and_the_ends() {
-        let cases: [(&mut [f64], [f64; 3]); 3] = [
-            (&mut [7.0], [7.0, 7.0, 7.0]),
-            (&mut [9.0, 1.0, 2.0], [2.0, 1.0, 9.0]),
-            (&mut [4.0, 1.0, 9.0, 2.0], [3.0, 1.0, 9.0]),
+        let cases: [(&mut [f64], f64, Option<(f64, f64)>); 3] = [
+            (&mut [7.0], 7.0, None),
+            (&mut [9.0, 1.0, 2.0], 2.0, Some((1.0, 9.0))),
+            (&mut [4.0, 1.0, 9.0, 2.0], 3.0, Some((1.0, 9.0))),
         ];
-        for (figures, [median, min, max]) in cases {
-            assert_eq!(Spread::of(figures), Spread { median, min, max });
+        for (figures, median, range) in cases {
+            let spread = Spread::of(figures);
+            assert_eq!((spread.median, spread.range()), (median, range));
         }
+        let json = serde_json::to_string(&Spread::once(7.0)).unwrap();
+        assert_eq!(json, r#"{"median":7.0,"min":null,"max":null}"#);
     }
 
     #[test]

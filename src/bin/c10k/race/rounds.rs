@@ -7,29 +7,32 @@ use crate::load::Report;
 /// Fewer connections than this are too few to tell their memory from the noise of the machine.
 const CONNECTIONS_MEASURABLE: u64 = 5_000;
 
-/// The cells of one setup: one for each of its trials, from the outcomes of all rounds.
+/// The cells of one setup: one for each of its trials that was measured in some round.
 pub(super) fn cells(
     setup: &Setup,
     outcomes: &[Outcome],
     load_slab_bytes: Option<f64>,
 ) -> Vec<Cell> {
-    if outcomes.is_empty() {
-        return Vec::new();
-    }
     let memory = load_slab_bytes.and_then(|load| memory(setup, outcomes, load));
     let tasks = outcomes.iter().map(|outcome| outcome.tasks).max().unwrap_or(0);
     let trials = setup.trials.iter().enumerate();
     trials
-        .map(|(at, trial)| {
-            let rounds: Vec<&Report> = outcomes.iter().map(|round| &round.measured[at]).collect();
+        .filter_map(|(at, trial)| {
+            // One that was interrupted lacks its last trials.
+            let rounds: Vec<&Report> =
+                outcomes.iter().filter_map(|round| round.measured.get(at)).collect();
+            if rounds.is_empty() {
+                return None;
+            }
             let median = |of: fn(&Report) -> f64| spread(&rounds, of).median;
-            Cell {
+            Some(Cell {
                 model: setup.model.name.to_owned(),
                 connections: setup.connections,
                 active: trial.active,
                 load: trial.rate_per_s.map_or(Load::Closed, |rate_per_s| Load::Open { rate_per_s }),
                 rounds: rounds.len() as u32,
                 requests_per_s: spread(&rounds, |round| round.requests_per_s),
+                requests_per_s_by_round: by_round(outcomes, at),
                 latency_us: Latency {
                     mean: median(|round| round.latency_us.mean),
                     p50: median(|round| round.latency_us.p50),
@@ -52,9 +55,16 @@ pub(super) fn cells(
                 },
                 tasks,
                 failures: rounds.iter().map(|round| round.failures.total()).sum(),
-            }
+            })
         })
         .collect()
+}
+
+/// The rates of a trial, each in the place of its round.
+fn by_round(outcomes: &[Outcome], trial: usize) -> Vec<Option<f64>> {
+    let rounds = outcomes.last().map_or(0, |last| last.round);
+    let of = |round| outcomes.iter().find(|outcome| outcome.round == round)?.measured.get(trial);
+    (1..=rounds).map(|round| Some(of(round)?.requests_per_s)).collect()
 }
 
 fn spread(rounds: &[&Report], of: impl Fn(&Report) -> f64) -> Spread {
@@ -79,7 +89,7 @@ fn curve(rounds: &[&Report]) -> Vec<(f64, f64)> {
 /// What an idle connection takes in the server: the median of the rounds. The kernel's objects are
 /// counted on both ends, of which the load's part is taken off.
 fn memory(setup: &Setup, outcomes: &[Outcome], load_slab_bytes: f64) -> Option<Memory> {
-    if setup.connections < CONNECTIONS_MEASURABLE {
+    if outcomes.is_empty() || setup.connections < CONNECTIONS_MEASURABLE {
         return None;
     }
     let each = |of: fn(&Outcome) -> i64| {

@@ -1,5 +1,6 @@
 //! One server and one load generator, processes of their own, and trials on their connections.
 
+use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, ChildStdout, Stdio};
@@ -10,9 +11,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::syscalls::Counting;
-use crate::child;
 use crate::load::Report;
 use crate::proc::{self, Memory};
+use crate::units::grouped;
+use crate::{child, interrupt};
 
 /// A way to serve.
 #[derive(Debug, Clone, Copy)]
@@ -46,16 +48,28 @@ pub(crate) struct Trial {
     pub(crate) rate_per_s: Option<f64>,
 }
 
+impl fmt::Display for Trial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} active", grouped(self.active as f64))?;
+        match self.rate_per_s {
+            Some(rate) => write!(f, " at {} requests/s", grouped(rate)),
+            None => Ok(()),
+        }
+    }
+}
+
 /// What came of one round of a setup.
 #[derive(Debug)]
 pub(crate) struct Outcome {
+    /// The number of the round, from 1.
+    pub(crate) round: u64,
     /// What all connections together added while they were idle. The kernel's part is that of both
     /// ends.
     pub(crate) idle: Memory,
     /// Threads and processes of the server.
     pub(crate) tasks: u64,
     pub(crate) listen_overflows: u64,
-    /// In the order of the trials.
+    /// In the order of the trials; an interruption leaves out the last.
     pub(crate) measured: Vec<Report>,
     /// System calls of the server for each request of the first trial, if they were counted.
     pub(crate) syscalls_per_request: Option<f64>,
@@ -77,33 +91,53 @@ fn settle() {
     }
 }
 
-pub(crate) fn run(setup: &Setup) -> io::Result<Outcome> {
+/// Starts a server and a load, and runs the trials of a setup. Says to `stage` what it does.
+///
+/// # Errors
+/// Those of its children, and `Interrupted` when a signal comes before the first trial is over.
+pub(crate) fn run(setup: &Setup, round: u64, stage: &dyn Fn(&str)) -> io::Result<Outcome> {
+    stage("starting");
     settle();
     let overflows = proc::listen_overflows();
     let mut server = Server::start(setup.model, setup.pinned)?;
     let pid = server.child.id();
+    stage("connecting");
     let mut load = Load::start(setup, &server)?;
     // Everything is connected, was answered once, and is idle: this is what a connection takes.
     let idle = Memory::now(pid).since(server.memory_at_start);
     let tasks = proc::tasks(pid);
-    let measured = setup.trials.iter().map(|trial| load.run(trial));
-    let measured = measured.collect::<io::Result<Vec<_>>>()?;
-    let syscalls_per_request = match setup.count_calls {
-        true => count_calls(setup, &mut load)?,
+    let mut measured = Vec::new();
+    for trial in &setup.trials {
+        stage(&trial.to_string());
+        match load.run(trial) {
+            Ok(report) => measured.push(report),
+            // The trials before it are complete.
+            Err(_) if interrupt::came().is_some() && !measured.is_empty() => break,
+            Err(error) => return Err(error),
+        }
+    }
+    let syscalls_per_request = match setup.count_calls && interrupt::came().is_none() {
+        true => {
+            stage("counting system calls");
+            count_calls(setup, &mut load)?
+        }
         false => None,
     };
     // Before the server stops, which would wait for it.
     drop(load);
     let (_, warnings) = server.stop()?;
     let listen_overflows = proc::listen_overflows() - overflows;
-    Ok(Outcome { idle, tasks, listen_overflows, measured, syscalls_per_request, warnings })
+    Ok(Outcome { round, idle, tasks, listen_overflows, measured, syscalls_per_request, warnings })
 }
 
 /// Repeats the first trial while the server's system calls are counted.
 fn count_calls(setup: &Setup, load: &mut Load) -> io::Result<Option<f64>> {
     let (pid, before) = (load.server_pid, load.requests);
     let Some(counting) = Counting::start(pid, &proc::family(pid)[1..]) else { return Ok(None) };
-    load.run(&setup.trials[0])?;
+    if let Err(error) = load.run(&setup.trials[0]) {
+        // What was measured before is complete.
+        return if interrupt::came().is_some() { Ok(None) } else { Err(error) };
+    }
     let requests = load.requests - before;
     let calls = counting.stop()?;
     Ok(calls.map(|calls| calls as f64 / requests.max(1) as f64))

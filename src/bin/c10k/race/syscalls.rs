@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -25,6 +26,8 @@ impl Counting {
         for pid in [pid].iter().chain(family) {
             command.args(["-p", &pid.to_string()]);
         }
+        // A SIGINT of the terminal would end the count early (see `child`).
+        command.process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().ok()?;
         let mut said = BufReader::new(child.stderr.take().expect("piped")).lines();
@@ -47,15 +50,14 @@ impl Counting {
     pub(super) fn stop(mut self) -> io::Result<Option<u64>> {
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGINT)?;
         self.child.wait()?;
-        let summary = fs::read_to_string(&self.summary)?;
-        fs::remove_file(&self.summary)?;
-        Ok(total(&summary))
+        Ok(total(&fs::read_to_string(&self.summary)?))
     }
 }
 
 impl Drop for Counting {
     fn drop(&mut self) {
         crate::child::end(&mut self.child);
+        let _ = fs::remove_file(&self.summary);
     }
 }
 

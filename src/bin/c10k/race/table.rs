@@ -11,7 +11,8 @@ pub(super) type Line = Vec<String>;
 pub(super) fn tables(race: &Race) -> String {
     let memory = race.cells.iter().any(|cell| cell.memory.is_some());
     let calls = race.cells.iter().any(|cell| cell.syscalls_per_request.is_some());
-    let mut text = table(race, |load| load == Load::Closed, closed_loop(memory, calls));
+    let spread = race.cells.iter().any(|cell| cell.requests_per_s.range().is_some());
+    let mut text = table(race, |load| load == Load::Closed, closed_loop(spread, memory, calls));
     let open = race.method.open_rate_per_s;
     if let Some(rate) = open {
         text.push_str(&format!("\nOpen loop, {} requests a second:\n\n", grouped(rate)));
@@ -23,16 +24,20 @@ pub(super) fn tables(race: &Race) -> String {
 /// A column: its head, and what a cell has there.
 type Column = (&'static str, fn(&Cell) -> String);
 
-fn closed_loop(memory: bool, calls: bool) -> Vec<Column> {
-    let mut columns: Vec<Column> = vec![
-        ("req/s", |cell| grouped(cell.requests_per_s.median.round())),
-        ("+-", |cell| within(cell.requests_per_s)),
+fn closed_loop(spread: bool, memory: bool, calls: bool) -> Vec<Column> {
+    let mut columns: Vec<Column> =
+        vec![("req/s", |cell| grouped(cell.requests_per_s.median.round()))];
+    if spread {
+        columns.push(("+-", |cell| within(cell.requests_per_s)));
+    }
+    let more: [Column; 5] = [
         ("p50", |cell| micros(cell.latency_us.p50)),
         ("p99", |cell| micros(cell.latency_us.p99)),
         ("p99.9", |cell| micros(cell.latency_us.p99_9)),
         ("CPU us/req", cpu),
         ("switches/req", switches),
     ];
+    columns.extend(more);
     if calls {
         columns.push(("calls/req", |cell| {
             cell.syscalls_per_request.map_or("-".to_owned(), |n| format!("{n:.2}"))
@@ -72,9 +77,11 @@ fn bytes(bytes: Option<f64>) -> String {
     bytes.map_or("-".to_owned(), |bytes| grouped(bytes.round()))
 }
 
-/// How far the rounds are from their median, at most.
+/// How far the rounds are from their median, at most; nothing of one round.
 fn within(spread: Spread) -> String {
-    let Spread { median, min, max } = spread;
+    let (median, Some((min, max))) = (spread.median, spread.range()) else {
+        return "-".to_owned();
+    };
     let furthest = (max - median).max(median - min);
     format!("{:.0}%", if median > 0.0 { furthest / median * 100.0 } else { 0.0 })
 }
@@ -125,8 +132,9 @@ mod tests {
 
     #[test]
     fn a_spread_is_the_furthest_from_the_median() {
-        assert_eq!(within(Spread { median: 100.0, min: 80.0, max: 110.0 }), "20%");
-        assert_eq!(within(Spread { median: 0.0, min: 0.0, max: 0.0 }), "0%");
+        assert_eq!(within(Spread::of(&mut [100.0, 80.0, 110.0])), "20%");
+        assert_eq!(within(Spread::of(&mut [0.0, 0.0])), "0%");
+        assert_eq!(within(Spread::once(100.0)), "-");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a reader should know before believing a race.
 
-use super::result::{Cell, Load, Spread};
+use super::result::{Cell, Load};
 use super::runner::{Outcome, Setup};
 use crate::Failure;
 use crate::units::grouped;
@@ -45,8 +45,9 @@ fn of_cell(name: &str, cell: &Cell) -> Vec<String> {
     let rate = cell.requests_per_s;
     match cell.load {
         Load::Closed => {
-            if rate.max - rate.min > NOISY * rate.median {
-                let Spread { min, max, .. } = rate;
+            if let Some((min, max)) = rate.range()
+                && max - min > NOISY * rate.median
+            {
                 let (min, max) = (grouped(min.round()), grouped(max.round()));
                 doubts.push(format!("{} active: noisy: {min} to {max} requests/s", cell.active));
             }

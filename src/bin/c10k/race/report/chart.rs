@@ -67,7 +67,7 @@ pub(super) fn rates(area: &Area<'_>, race: &Race, picture: &Picture<'_>) -> Draw
 /// where the cost grows with the connections it dwarfs all else.
 pub(super) fn cpu(area: &Area<'_>, race: &Race, picture: &Picture<'_>) -> Drawn {
     // Less than a clock tick in the whole run was not measured.
-    let measured = |cell: &Cell| cell.server_cpu_us_per_request.filter(|cpu| cpu.min > 0.0);
+    let measured = |cell: &Cell| cell.server_cpu_us_per_request.filter(|cpu| cpu.low() > 0.0);
     let lines = against_connections(race, picture, measured, f64::log10);
     let Some((least, most)) = bounds(&lines) else { return not_measured(area) };
     let y = Axis::times(10f64.powf(least), 10f64.powf(most), "CPU per request, log scale");
@@ -86,10 +86,11 @@ fn against_connections<'a>(
         let ends = limit_of(race, picture, model).is_some();
         let mut line = Line { model, points: Vec::new(), spreads: Vec::new(), ends };
         for cell in picture.of(model) {
-            if let Some(Spread { median, min, max }) = figure(cell) {
+            if let Some(spread) = figure(cell) {
                 let x = decades(cell.connections);
-                line.points.push((x, place(median)));
-                line.spreads.push([(x, place(min)), (x, place(max))]);
+                line.points.push((x, place(spread.median)));
+                line.spreads
+                    .extend(spread.range().map(|(min, max)| [(x, place(min)), (x, place(max))]));
             }
         }
         lines.push(line);
@@ -346,7 +347,7 @@ mod tests {
         // Nothing takes no time; and a rate of nothing is drawn at zero.
         let mut nothing = cell("io_uring", 10_000, 10_000, 0.0);
         (nothing.latency_us.p50, nothing.latency_us.p90) = (0.0, 0.0);
-        nothing.server_cpu_us_per_request = Some(Spread { median: 0.0, min: 0.0, max: 0.0 });
+        nothing.server_cpu_us_per_request = Some(Spread::once(0.0));
         race.cells.push(nothing);
         let (busy, tail) = (Picture::busy(&race), Picture::tail(&race));
         let drawings = [

@@ -8,7 +8,7 @@ mod picture;
 mod poster;
 mod reading;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 
 use std::fs;
 use std::io;
@@ -16,20 +16,32 @@ use std::path::Path;
 
 pub(crate) use self::page::html;
 pub(crate) use self::poster::svg;
-use super::result::Race;
+use super::conclusion::conclusion;
+use super::result::{Cell, Race};
 use crate::Failure;
 
-/// Reads what `race --json` has printed.
+/// Reads what `race --json` has printed. What it concludes is what this version does.
 pub(crate) fn read(path: &Path) -> Result<Race, Failure> {
     let cannot = |why: String| Failure::Cannot(format!("{}: {why}", path.display()));
     let text = fs::read_to_string(path).map_err(|error| cannot(error.to_string()))?;
-    serde_json::from_str(&text).map_err(|error| cannot(format!("not a race's JSON: {error}")))
+    let mut race: Race = serde_json::from_str(&text)
+        .map_err(|error| cannot(format!("not a race's JSON: {error}")))?;
+    race.cells.iter_mut().for_each(Cell::drop_spread_of_one_round);
+    race.conclusion = conclusion(&race);
+    Ok(race)
 }
 
-/// An error if it cannot be written later. A file that was there is left as it is until then.
-pub(crate) fn check(path: &Path) -> Result<(), Failure> {
-    let file = fs::OpenOptions::new().append(true).create(true).open(path);
-    file.map(drop).map_err(|error| cannot_write(path, &error))
+/// An error if it cannot be written later. A file that was there is left as it is until then; one
+/// that was not is there now, and empty, and the result is `true`.
+pub(crate) fn check(path: &Path) -> Result<bool, Failure> {
+    let mut open = fs::OpenOptions::new();
+    match open.append(true).create_new(true).open(path) {
+        Ok(_) => Ok(true),
+        Err(_) => {
+            let file = open.create_new(false).create(true).open(path);
+            file.map(|_| false).map_err(|error| cannot_write(path, &error))
+        }
+    }
 }
 
 pub(crate) fn write(path: &Path, text: &str) -> Result<(), Failure> {
@@ -72,6 +84,17 @@ mod tests {
             assert_eq!(html.matches("<svg ").count(), html.matches("role=\"img\"").count());
             assert!(html.len() < 1 << 20);
         }
+    }
+
+    #[test]
+    fn the_conclusion_comes_first() {
+        let mut race = sample::race();
+        race.conclusion = vec!["One & only.".to_owned()];
+        race.interrupted = Some("SIGINT".to_owned());
+        let html = html(&race);
+        let at = |text: &str| html.find(text).unwrap_or_else(|| panic!("{text}"));
+        assert!(at("<p class=\"conclusion\">One &amp; only.</p>") < at("Interrupted by SIGINT"));
+        assert!(at("Interrupted by SIGINT") < at("<figure"));
     }
 
     #[test]

@@ -30,6 +30,13 @@ pub(crate) fn html(race: &Race) -> String {
     page.push_str(&ink::style());
     page.push_str(include_str!("page.css"));
     page.push_str("</style>\n</head>\n<body>\n<header>\n<h1>c10k race</h1>\n");
+    for sentence in &race.conclusion {
+        page.push_str(&format!("<p class=\"conclusion\">{}</p>\n", escaped(sentence)));
+    }
+    if let Some(signal) = &race.interrupted {
+        let text = format!("Interrupted by {signal}: this is what was measured before.");
+        page.push_str(&format!("<p>{}</p>\n", escaped(&text)));
+    }
     page.push_str(&format!("<p>{}</p>\n", escaped(&lead(race))));
     page.push_str(&format!("<p>{}</p>\n</header>\n<main>\n", escaped(&machine(race))));
     page.push_str("<div class=\"charts\">\n");
@@ -224,8 +231,8 @@ const COLUMNS: [(&str, Column); 26] = [
     }),
     ("rounds", |cell| cell.rounds.to_string()),
     ("requests/s", |cell| grouped(cell.requests_per_s.median)),
-    ("min", |cell| grouped(cell.requests_per_s.min)),
-    ("max", |cell| grouped(cell.requests_per_s.max)),
+    ("min", |cell| whole(cell.requests_per_s.min)),
+    ("max", |cell| whole(cell.requests_per_s.max)),
     ("mean µs", |cell| grouped(cell.latency_us.mean)),
     ("p50 µs", |cell| grouped(cell.latency_us.p50)),
     ("p90 µs", |cell| grouped(cell.latency_us.p90)),
@@ -234,11 +241,11 @@ const COLUMNS: [(&str, Column); 26] = [
     ("max µs", |cell| grouped(cell.latency_us.max)),
     ("server CPU µs/request", |cell| spread(cell.server_cpu_us_per_request)),
     ("load CPU µs/request", |cell| spread(Some(cell.load_cpu_us_per_request))),
-    ("user B", |cell| bytes(cell.memory.map(|memory| memory.user_bytes))),
-    ("kernel objects B", |cell| bytes(cell.memory.map(|memory| memory.kernel_object_bytes))),
-    ("kernel stacks B", |cell| bytes(cell.memory.map(|memory| memory.kernel_stack_bytes))),
-    ("page tables B", |cell| bytes(cell.memory.map(|memory| memory.page_table_bytes))),
-    ("all B/connection", |cell| bytes(cell.memory.map(|memory| memory.total_bytes()))),
+    ("user B", |cell| whole(cell.memory.map(|memory| memory.user_bytes))),
+    ("kernel objects B", |cell| whole(cell.memory.map(|memory| memory.kernel_object_bytes))),
+    ("kernel stacks B", |cell| whole(cell.memory.map(|memory| memory.kernel_stack_bytes))),
+    ("page tables B", |cell| whole(cell.memory.map(|memory| memory.page_table_bytes))),
+    ("all B/connection", |cell| whole(cell.memory.map(|memory| memory.total_bytes()))),
     ("context switches/request", |cell| decimals(cell.context_switches_per_request)),
     ("system calls/request", |cell| decimals(cell.syscalls_per_request)),
     ("tasks", |cell| grouped(cell.tasks as f64)),
@@ -279,13 +286,13 @@ fn table(race: &Race) -> String {
 
 /// `6.56 (6.40 to 6.70)`.
 fn spread(figure: Option<Spread>) -> String {
-    figure.map_or("–".to_owned(), |Spread { median, min, max }| match min == max {
-        true => format!("{median:.2}"),
-        false => format!("{median:.2} ({min:.2} to {max:.2})"),
+    figure.map_or("–".to_owned(), |spread| match spread.range() {
+        None => format!("{:.2}", spread.median),
+        Some((min, max)) => format!("{:.2} ({min:.2} to {max:.2})", spread.median),
     })
 }
 
-fn bytes(figure: Option<f64>) -> String {
+fn whole(figure: Option<f64>) -> String {
     figure.map_or("–".to_owned(), grouped)
 }
 

@@ -96,7 +96,7 @@ fn are_level(a: Spread, b: Spread) -> bool {
 
 /// Whether the one that is worse was as good in some round.
 fn overlap(a: Spread, b: Spread) -> bool {
-    a.min <= b.max && b.min <= a.max
+    a.low() <= b.high() && b.low() <= a.high()
 }
 
 pub(super) fn throughput(race: &Race) -> String {
@@ -137,10 +137,7 @@ fn rates(picture: &Picture<'_>) -> String {
 
 pub(super) fn latency(race: &Race) -> String {
     let picture = Picture::tail(race);
-    let tail = |cell: &Cell| {
-        let us = cell.latency_us.p99_9;
-        Some(Spread { median: us, min: us, max: us })
-    };
+    let tail = |cell: &Cell| Some(Spread::once(cell.latency_us.p99_9));
     let Some(standing) = Standing::of(&picture, Best::Least, tail) else {
         return NOTHING.to_owned();
     };
@@ -293,14 +290,14 @@ mod tests {
     fn rounds_that_overlap_show_no_clear_difference() {
         let mut race = with_rate("threads", 10_000, 10_000, 90_000.0);
         let threads = race.cells.last_mut().unwrap();
-        threads.requests_per_s.max = 121_000.0;
+        threads.requests_per_s.max = Some(121_000.0);
         let text = throughput(&race);
         let expected = "level with poll (118,842) and not clearly more than threads (90,000).";
         assert!(text.ends_with(expected), "{text}");
         // And who led with few connections is said only if it did in every round.
         let mut race = sample::race();
         for cell in &mut race.cells {
-            cell.requests_per_s.max *= 1.1;
+            cell.requests_per_s.max = Some(cell.requests_per_s.median * 1.1);
         }
         assert!(!idle(&race).contains("leads"), "{}", idle(&race));
     }

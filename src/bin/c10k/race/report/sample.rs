@@ -2,12 +2,8 @@
 
 use crate::race::result::{Cell, Latency, Limit, Load, Machine, Memory, Method, Race, Spread};
 
-fn exactly(figure: f64) -> Spread {
-    Spread { median: figure, min: figure, max: figure }
-}
-
 /// With a latency of a closed loop at that rate, and figures for all else.
-pub(super) fn cell(model: &str, connections: u64, active: u64, rate: f64) -> Cell {
+pub(crate) fn cell(model: &str, connections: u64, active: u64, rate: f64) -> Cell {
     let us = 1e6 * active as f64 / rate.max(1.0);
     let threads = if model == "threads" { 1.0 } else { 0.0 };
     Cell {
@@ -16,7 +12,8 @@ pub(super) fn cell(model: &str, connections: u64, active: u64, rate: f64) -> Cel
         active,
         load: Load::Closed,
         rounds: 1,
-        requests_per_s: exactly(rate),
+        requests_per_s: Spread::once(rate),
+        requests_per_s_by_round: vec![Some(rate)],
         latency_us: Latency {
             mean: us,
             p50: us,
@@ -26,8 +23,8 @@ pub(super) fn cell(model: &str, connections: u64, active: u64, rate: f64) -> Cel
             max: us * 9.0,
         },
         latency_curve: Vec::new(),
-        server_cpu_us_per_request: Some(exactly(1e6 / rate.max(1.0))),
-        load_cpu_us_per_request: exactly(4.0),
+        server_cpu_us_per_request: Some(Spread::once(1e6 / rate.max(1.0))),
+        load_cpu_us_per_request: Spread::once(4.0),
         memory: (connections >= 10_000).then_some(Memory {
             user_bytes: 81.0 + threads * 18_600.0,
             kernel_object_bytes: 4_000.0 + threads * 8_000.0,
@@ -41,7 +38,7 @@ pub(super) fn cell(model: &str, connections: u64, active: u64, rate: f64) -> Cel
     }
 }
 
-pub(super) fn race() -> Race {
+pub(crate) fn race() -> Race {
     let rates = [
         ("select", [(100, 134_122.0), (1_000, 152_967.0)].as_slice(), [].as_slice()),
         ("poll", &[(100, 159_790.0), (10_000, 118_842.0)], &[(100, 174_689.0), (10_000, 28_495.0)]),
@@ -68,6 +65,7 @@ pub(super) fn race() -> Race {
     };
     Race {
         c10k_version: "0.0.0".to_owned(),
+        conclusion: Vec::new(),
         machine: Machine {
             cpu: "AMD EPYC".to_owned(),
             cpus: 2,
