@@ -222,7 +222,7 @@ fn what_cannot_start_says_why() {
         (&[&gone, "--message", "k{foo}"], "there is no {foo}, only {conn} and {seq}"),
         (&[&gone, "--rate", "1k", "--seed", "1"], "--seed is for --arrivals poisson"),
         (&[&gone, "--server-pid", "999999999"], "there is no such process"),
-        (&[&gone, "--duration", "0s"], "it is to last for some time"),
+        (&[&gone, "--duration", "0s"], "at least 1us is needed"),
         (&[&gone, "--think-time", "1s", "--rate", "5"], "cannot be used with"),
         (&[&gone, "--rate", "1k", "--requests-each", "5"], "cannot be used with"),
         (&[&gone, "--rate", "1k", "--spin"], "cannot be used with"),

@@ -51,7 +51,7 @@ impl Rest {
     ///
     /// All that this does may be done by a signal handler (`signal-safety(7)`).
     pub(crate) fn end(&self, fd: BorrowedFd<'_>) {
-        let nothing_arrived = || unread(fd).is_ok_and(|bytes| bytes == 0);
+        let nothing_arrived = || unread(fd).unwrap_or(0) == 0;
         if self.0.load(SeqCst) == AT_REST
             && nothing_arrived()
             && self.0.compare_exchange(AT_REST, ENDED, SeqCst, SeqCst).is_ok()

@@ -10,7 +10,7 @@ use c10k::server::{Handle, Stats};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Candidate, client, comes_true, kernel};
+use super::{Candidate, client, comes_true, kernel, start};
 
 /// A `c10k serve` that listens. It is killed when dropped, and when the test dies.
 pub(crate) struct Server {
@@ -47,6 +47,7 @@ pub(crate) struct Summary {
 pub(crate) fn c10k(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_c10k"));
     c10k::sys::die_with_parent(&mut command);
+    start::default_signals(&mut command);
     // At this level it prints everything it has counted when it ends.
     command.args(args).env("RUST_LOG", "c10k=debug").env("RUST_LOG_STYLE", "never");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

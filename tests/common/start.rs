@@ -74,6 +74,20 @@ pub(crate) fn refuse(
     unsafe { command.pre_exec(install) }
 }
 
+/// Has a command start with the default action of the signals that end a program, whatever the tests
+/// were started with: `nohup cargo test` has them ignore SIGHUP.
+pub(crate) fn default_signals(command: &mut Command) -> &mut Command {
+    let restore = || {
+        for ends in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {
+            // SAFETY: no handler is installed that could run anything.
+            unsafe { signal(ends, SigHandler::SigDfl) }?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec it makes four system calls, and allocates nothing.
+    unsafe { command.pre_exec(restore) }
+}
+
 /// Has a command start with a signal ignored. If that is SIGCHLD, the kernel keeps none of its
 /// ended children for it to wait for (`wait(2)`).
 pub(crate) fn ignore_signal(command: &mut Command, ignored: Signal) -> &mut Command {

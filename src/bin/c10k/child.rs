@@ -14,7 +14,10 @@ use crate::interrupt;
 /// It has a process group of its own: a SIGINT of the terminal is for this process, which has it
 /// end when its measurement is complete.
 pub(crate) fn c10k(verb: &str, cpu: Option<usize>) -> io::Result<Command> {
-    let mut command = Command::new(std::env::current_exe()?);
+    let program = std::env::current_exe().map_err(|error| {
+        io::Error::other(format!("this program cannot find itself, to run as a child: {error}"))
+    })?;
+    let mut command = Command::new(program);
     command.arg(verb).stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
     if let Some(cpu) = cpu {
         command.arg("--cpu").arg(cpu.to_string());

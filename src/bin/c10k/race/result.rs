@@ -190,15 +190,13 @@ mod tests {
 
     #[test]
     fn a_spread_is_the_middle_and_the_ends() {
-        let cases: [(&mut [f64], f64, Option<(f64, f64)>); 3] = [
-            (&mut [7.0], 7.0, None),
-            (&mut [9.0, 1.0, 2.0], 2.0, Some((1.0, 9.0))),
-            (&mut [4.0, 1.0, 9.0, 2.0], 3.0, Some((1.0, 9.0))),
-        ];
-        for (figures, median, range) in cases {
-            let spread = Spread::of(figures);
-            assert_eq!((spread.median, spread.range()), (median, range));
-        }
+        let spread = |mut figures: Vec<f64>| {
+            let spread = Spread::of(&mut figures);
+            (spread.median, spread.range())
+        };
+        assert_eq!(spread(vec![7.0]), (7.0, None));
+        assert_eq!(spread(vec![9.0, 1.0, 2.0]), (2.0, Some((1.0, 9.0))));
+        assert_eq!(spread(vec![4.0, 1.0, 9.0, 2.0]), (3.0, Some((1.0, 9.0))));
         let json = serde_json::to_string(&Spread::once(7.0)).unwrap();
         assert_eq!(json, r#"{"median":7.0,"min":null,"max":null}"#);
     }

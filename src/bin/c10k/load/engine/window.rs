@@ -10,7 +10,8 @@ use crate::proc::{self, CpuTime, cpu_time, waited_for_cpu};
 struct Clocks {
     wall: Instant,
     load: Duration,
-    /// Of the server and its children. `None` if no server was named, or it is not there.
+    /// Of the server and its children. `None` if no server was named, it is not there, or its
+    /// children are not told.
     server: Option<Duration>,
     machine: CpuTime,
     waited: Duration,
@@ -20,7 +21,7 @@ impl Clocks {
     fn read(server: Option<u32>) -> Clocks {
         // One of its children may have ended since they were listed; the server itself has not.
         let server = server.and_then(|pid| {
-            let children = proc::family(pid).into_iter().skip(1).filter_map(cpu_time);
+            let children = proc::children(pid)?.into_iter().filter_map(cpu_time);
             Some(cpu_time(pid)? + children.sum())
         });
         let (machine, waited) = (CpuTime::now(), waited_for_cpu());
