@@ -67,6 +67,7 @@ struct Engine<'a> {
     give_up_timer: Option<TimerId>,
     /// Wakes it to tell how far it has got.
     progress_timer: Option<TimerId>,
+    progress_due: Instant,
     /// A signal came: nothing more is sent, and what is under way is left alone.
     interrupted: bool,
     began: Instant,
@@ -199,6 +200,7 @@ impl<'a> Engine<'a> {
             pace: None,
             give_up_timer: None,
             progress_timer: None,
+            progress_due: Instant::now(),
             interrupted: false,
             began: Instant::now(),
             connected_after: Duration::ZERO,
@@ -218,12 +220,16 @@ impl Engine<'_> {
         watcher: &mut Watcher<'_>,
     ) -> Result<(), Failure> {
         if self.progress_timer.is_none() {
-            self.progress_timer = Some(reactor.set_timer(Instant::now() + progress::EVERY));
+            self.progress_due = Instant::now() + progress::EVERY;
+            self.progress_timer = Some(reactor.set_timer(self.progress_due));
         }
         let timeout_max = self.plan.spin.then_some(Duration::ZERO);
         reactor.turn(self, timeout_max)?;
         if self.progress_timer.is_some() {
             return Ok(());
+        }
+        if self.window.is_open() {
+            self.window.stalled = self.window.stalled.max(self.progress_due.elapsed());
         }
         if interrupt::came().is_some() {
             self.interrupted = true;

@@ -1,5 +1,6 @@
 //! What one process has seen of a load, such that several add up to what one would have seen.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -53,6 +54,8 @@ pub(super) struct Measured {
     /// which some task of the machine waited for a CPU.
     pub(super) cpu_stolen: f64,
     pub(super) cpu_pressure: f64,
+    /// The longest for which the loop was not there when it was to wake.
+    pub(super) stalled: Duration,
     /// How often its tasks were put on a CPU, from before the first request to after the last, and
     /// how many replies there were meanwhile.
     pub(super) server_switches: Option<u64>,
@@ -111,6 +114,43 @@ impl Second {
     }
 }
 
+/// The seconds of all workers, each put together from those of all that have had it.
+#[derive(Debug)]
+pub(super) struct Seconds {
+    /// Those that not all have settled, and the number of the first.
+    parts: VecDeque<Second>,
+    next: u64,
+    /// How many each worker has settled; it settles no more when it has ended.
+    settled: Vec<u64>,
+}
+
+impl Seconds {
+    pub(super) fn new(workers: usize) -> Seconds {
+        Seconds { parts: VecDeque::new(), next: 0, settled: vec![0; workers] }
+    }
+
+    pub(super) fn add(&mut self, worker: u64, second: Second) {
+        self.settled[worker as usize] += 1;
+        match self.parts.get_mut((second.start_s - self.next) as usize) {
+            Some(all) => all.add(second),
+            // Each worker settles one after the other.
+            None => self.parts.push_back(second),
+        }
+    }
+
+    pub(super) fn end(&mut self, worker: u64) {
+        self.settled[worker as usize] = u64::MAX;
+    }
+
+    /// Those that all workers have settled.
+    pub(super) fn take(&mut self) -> Vec<Second> {
+        let by_all = self.settled.iter().copied().min().unwrap_or(0);
+        let ready = (by_all.saturating_sub(self.next)).min(self.parts.len() as u64);
+        self.next += ready;
+        self.parts.drain(..ready as usize).collect()
+    }
+}
+
 impl Measured {
     /// Adds what another process has seen at the same time. A bucket of one process is a bucket of
     /// them all, so nothing is lost.
@@ -145,6 +185,7 @@ impl Measured {
         self.server_cpu = self.server_cpu.max(other.server_cpu);
         self.cpu_stolen = self.cpu_stolen.max(other.cpu_stolen);
         self.cpu_pressure = self.cpu_pressure.max(other.cpu_pressure);
+        self.stalled = self.stalled.max(other.stalled);
         self.replies += other.replies;
         self.server_switches = self.server_switches.max(other.server_switches);
         self.failures.add(other.failures);
@@ -175,6 +216,30 @@ mod tests {
         assert_eq!(sum(&merged.latency), alone);
         assert_eq!((both.requests, both.failures), (3_000, 3));
         assert_eq!(both.latency, buckets(&alone));
+    }
+
+    #[test]
+    fn a_second_is_told_when_all_workers_have_had_it() {
+        let second = |start_s, requests| Second { start_s, requests, ..Second::default() };
+        let told = |seconds: &mut Seconds| {
+            let told = seconds.take().into_iter();
+            told.map(|second| (second.start_s, second.requests)).collect::<Vec<_>>()
+        };
+        let mut seconds = Seconds::new(3);
+        seconds.add(0, second(0, 1));
+        seconds.add(0, second(1, 1));
+        seconds.add(1, second(0, 10));
+        assert_eq!(told(&mut seconds), []);
+        // It has none at all.
+        seconds.end(2);
+        assert_eq!(told(&mut seconds), [(0, 11)]);
+        seconds.add(1, second(1, 10));
+        seconds.add(1, second(2, 10));
+        assert_eq!(told(&mut seconds), [(1, 11)]);
+        seconds.end(0);
+        assert_eq!(told(&mut seconds), [(2, 10)]);
+        seconds.end(1);
+        assert_eq!(told(&mut seconds), []);
     }
 
     #[test]

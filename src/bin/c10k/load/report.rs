@@ -301,6 +301,7 @@ impl Report {
             server_cpu_busy: measured.server_cpu.map(busy),
             cpu_stolen: measured.cpu_stolen,
             cpu_pressure: measured.cpu_pressure,
+            stalled_us: measured.stalled.as_secs_f64() * 1e6,
             measured_s: wall,
             planned_s: (!has_all && interrupted.is_none()).then_some(plan.duration.as_secs_f64()),
             requests,

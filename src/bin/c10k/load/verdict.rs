@@ -15,6 +15,8 @@ const REACHED: f64 = 0.98;
 const LITTLE: f64 = 0.1;
 /// In microseconds: later than it takes to be woken, many times over.
 const LATE_US: f64 = 1e3;
+/// In microseconds: longer than the CPU is somebody else's for a while.
+const STALLED_US: f64 = 2e4;
 /// The part of a percentile that makes it.
 const MOST: f64 = 0.5;
 /// With fewer requests, the 99th percentile is one or two of them.
@@ -34,6 +36,8 @@ pub(super) struct Evidence {
     /// some task waited for a CPU.
     pub(super) cpu_stolen: f64,
     pub(super) cpu_pressure: f64,
+    /// The longest for which the load generator was not there when it was to wake.
+    pub(super) stalled_us: f64,
     pub(super) measured_s: f64,
     /// How long was to be measured, unless something else was to end it and did.
     pub(super) planned_s: Option<f64>,
@@ -110,6 +114,7 @@ impl Verdict {
             Some((why, false)) => verdict.warnings.push(why),
             None => {}
         }
+        verdict.warnings.extend(seen.stalled());
         verdict.warnings.extend(seen.bottleneck());
         verdict.warnings.extend(seen.little());
         verdict.warnings.extend(seen.others());
@@ -199,6 +204,19 @@ impl Evidence {
         Some((why, tail && self.requests >= REQUESTS_WITH_TAIL))
     }
 
+    /// In a closed loop nothing is sent late, but replies are received late by who was stopped. To
+    /// how many that happened is not known.
+    fn stalled(&self) -> Option<String> {
+        let makes = self.stalled_us > STALLED_US && self.stalled_us > MOST * self.latency.max;
+        (makes && self.open.is_none() && self.requests > 0).then(|| {
+            let [stalled, max] = [self.stalled_us, self.latency.max].map(micros);
+            format!(
+                "the load generator itself was away for {stalled} once, and max of the latency, \
+                 {max}, has that in it"
+            )
+        })
+    }
+
     /// With a load generator that cannot do more, a closed loop says how fast that is; the times
     /// are right. Of an open loop it is [`sent_late`](Evidence::sent_late) that says more.
     fn bottleneck(&self) -> Option<String> {
@@ -255,6 +273,7 @@ mod tests {
         server_cpu_busy: None,
         cpu_stolen: 0.001,
         cpu_pressure: 0.05,
+        stalled_us: 2_000.0,
         measured_s: 10.0,
         planned_s: Some(10.0),
         due: 10_000,
@@ -358,6 +377,7 @@ mod tests {
                 Evidence { requests: 99, due: 99, in_flight_mean: 0.0, ..late(1e3, 3e3, 3e3) },
                 "p99 of",
             ),
+            (Evidence { stalled_us: 1.2e5, open: None, ..GOOD }, "was away for 120.0 ms"),
             (Evidence { cpu_stolen: 0.03, ..GOOD }, "gave 3% of"),
             (Evidence { cpu_pressure: 0.4, ..GOOD }, "for 40% of the time"),
         ] {

@@ -7,7 +7,6 @@
 //!                 ◄── counts so far ────────  ...           (shared memory)
 //! ```
 
-use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read, Write};
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -26,7 +25,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::engine::Load;
-use super::measured::{Measured, Second};
+use super::measured::{Measured, Second, Seconds};
 use super::plan::Plan;
 use super::progress::{self, Progress, Stage, Watcher};
 use super::report::Failures;
@@ -332,42 +331,6 @@ impl Worker {
         let lines = mem::replace(&mut self.unread, rest);
         let said = serde_json::Deserializer::from_slice(&lines).into_iter();
         Ok(said.collect::<Result<_, _>>()?)
-    }
-}
-
-/// The seconds of all workers, each put together from those of all that have had it.
-struct Seconds {
-    /// Those that not all have settled, and the number of the first.
-    parts: VecDeque<Second>,
-    next: u64,
-    /// How many each worker has settled; it settles no more when it has ended.
-    settled: Vec<u64>,
-}
-
-impl Seconds {
-    fn new(workers: usize) -> Seconds {
-        Seconds { parts: VecDeque::new(), next: 0, settled: vec![0; workers] }
-    }
-
-    fn add(&mut self, worker: u64, second: Second) {
-        self.settled[worker as usize] += 1;
-        match self.parts.get_mut((second.start_s - self.next) as usize) {
-            Some(all) => all.add(second),
-            // Each worker settles one after the other.
-            None => self.parts.push_back(second),
-        }
-    }
-
-    fn end(&mut self, worker: u64) {
-        self.settled[worker as usize] = u64::MAX;
-    }
-
-    /// Those that all workers have settled.
-    fn take(&mut self) -> Vec<Second> {
-        let by_all = self.settled.iter().copied().min().unwrap_or(0);
-        let ready = (by_all.saturating_sub(self.next)).min(self.parts.len() as u64);
-        self.next += ready;
-        self.parts.drain(..ready as usize).collect()
     }
 }
 

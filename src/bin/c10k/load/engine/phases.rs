@@ -84,6 +84,7 @@ impl Engine<'_> {
     fn begin_window(&mut self, reactor: &mut Reactor<Source>) {
         // To read the clocks of ten thousand tasks takes a while, which is not measured.
         self.window = Window::begin(self.plan.server_pid);
+        self.progress_due = self.progress_due.max(Instant::now());
         self.run.phase.set(Phase::Measuring);
         self.run.read_clock();
         self.run.in_flight_time.set(0);
@@ -188,6 +189,7 @@ impl Engine<'_> {
             server_cpu: window.server_cpu,
             cpu_stolen: window.cpu_stolen,
             cpu_pressure: window.cpu_pressure,
+            stalled: window.stalled,
             failures: run.failures.take(),
             ..Measured::default()
         }

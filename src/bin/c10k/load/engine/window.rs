@@ -46,6 +46,8 @@ pub(super) struct Window {
     /// Parts of the time, from 0 to 1.
     pub(super) cpu_stolen: f64,
     pub(super) cpu_pressure: f64,
+    /// The longest for which the loop was not there when it was to wake.
+    pub(super) stalled: Duration,
     /// Requests under way, in the mean; and those due and not answered at the end.
     pub(super) in_flight_mean: f64,
     pub(super) backlog_end: u64,
@@ -79,6 +81,7 @@ impl Window {
             server_cpu: cpu.map(|(now, start)| now.saturating_sub(start)),
             cpu_stolen: start.machine.stolen_since(),
             cpu_pressure: part(now.waited.saturating_sub(start.waited)).min(1.0),
+            stalled: self.stalled,
             in_flight_mean: part(in_flight),
             backlog_end,
         };
