@@ -23,7 +23,7 @@ use nix::unistd::Pid;
 use start::limit_descriptors;
 
 /// How long anything may take before the test gives up. Nothing is expected to take it.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 // ---- A running example -------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ pub(crate) use machine::{Need, descriptors, has, skip};
 pub(crate) use server::{Local, Outcome, Server};
 
 /// How long anything may take before a test fails. Never how long it should take.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Between two looks at a condition.
 const PAUSE: Duration = Duration::from_millis(5);

@@ -150,7 +150,7 @@ impl<S: AsFd, P: Poller, A: FnMut(&mut Reactor<S, P>, Told)> Handler<S, P> for T
 }
 
 /// How long a test waits for what must come, before it fails rather than hang.
-const WATCHDOG: Duration = Duration::from_secs(20);
+const WATCHDOG: Duration = Duration::from_secs(60);
 
 /// Takes turns until the handler was told `n` things since the last `take`.
 pub(crate) fn turn_until<S: AsFd, P: Poller, A>(

@@ -297,12 +297,14 @@ impl Checker {
         Checker { run, connection, next: 0, left, answered: false, under_way }
     }
 
-    /// That of the connection which takes the place of this one: its requests are others.
+    /// That of the connection which takes the place of this one: its requests are others. This one
+    /// counts as answered, if it ever is, for all that come after it: where requests are sent at a
+    /// rate, they may come before its first reply.
     pub(super) fn renewed(&self) -> Checker {
         // Those that wait are still sent here.
         let next = self.next.wrapping_add(self.waiting() as u32);
         let new = Checker::new(self.run.clone(), self.connection);
-        Checker { next, answered: self.answered, ..new }
+        Checker { next, answered: true, ..new }
     }
 
     pub(super) fn connection(&self) -> u32 {
