@@ -175,12 +175,9 @@ fn a_process_with_threads_is_not_forked() {
     let error = c10k::sys::fork(|| 0).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     for builder in [builder(Model::Processes), builder(EPOLL.model).workers(2)] {
-        let server = builder.build().unwrap();
-        let handle = server.handle();
-        let Err(Error::System { source, .. }) = server.run() else { panic!("it was run") };
+        let Err(Error::System { source, .. }) = builder.build() else { panic!("it was built") };
         assert_eq!(source.kind(), ErrorKind::Unsupported);
         assert!(source.to_string().contains("threads"), "{source}");
-        assert_eq!(handle.stats().accepted, 0);
     }
 }
 

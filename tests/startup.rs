@@ -189,11 +189,20 @@ fn without_proc_and_dev_it_serves_asks_and_loads() {
         let output = hide(&mut c10k(&["client", &addr, "hello"]), &["/proc", "/dev"]).output();
         let output = output.unwrap();
         assert_eq!(output.stdout, b"hello\n", "{}", String::from_utf8_lossy(&output.stderr));
-        let load = ["load", &addr, "--connections", "1", "--requests-each", "10"];
+        // What /proc would tell of the server is not made up.
+        let pid = server.pid().to_string();
+        let load = ["load", &addr, "--connections", "1", "--requests-each", "10", "--json"];
+        let load = [&load[..], &["--server-pid", &pid]].concat();
         for workers in [&[][..], &["--workers", "1"]] {
-            let mut command = c10k(&[&load, workers].concat());
+            let mut command = c10k(&[&load[..], workers].concat());
             let output = hide(&mut command, &["/proc", "/dev"]).output().unwrap();
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            let stderr = String::from_utf8(output.stderr).unwrap();
+            assert!(output.status.success(), "{stderr}");
+            assert!(stderr.contains("no CPU figures of the server"), "{stderr}");
+            let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            for figure in ["server_cpu_us_per_request", "server_switches_per_request"] {
+                assert!(report[figure].is_null(), "{figure}: {}", report[figure]);
+            }
         }
         let summary = server.stop().summary();
         assert_eq!((summary.requests, summary.errors), (21, 0), "{model:?}");

@@ -7,7 +7,10 @@ use c10k::sys::die_with_parent;
 
 /// One of the verbs, on a CPU of its own if one is named. It ends with this process.
 pub(crate) fn c10k(verb: &str, cpu: Option<usize>) -> io::Result<Command> {
-    let mut command = Command::new(std::env::current_exe()?);
+    let program = std::env::current_exe().map_err(|error| {
+        io::Error::other(format!("this program cannot find itself, to run as a child: {error}"))
+    })?;
+    let mut command = Command::new(program);
     command.arg(verb).stdin(Stdio::piped()).stdout(Stdio::piped());
     if let Some(cpu) = cpu {
         command.arg("--cpu").arg(cpu.to_string());

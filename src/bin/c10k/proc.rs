@@ -136,12 +136,16 @@ pub(crate) fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
         .and_then(|rest| rest.split_whitespace().next())
 }
 
-/// A process and its children (`CONFIG_PROC_CHILDREN`).
+/// The children of a process (`CONFIG_PROC_CHILDREN`). `None` where they are not told: there is no
+/// such file, or no `/proc`.
+pub(crate) fn children(pid: u32) -> Option<Vec<u32>> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    Some(children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect())
+}
+
+/// A process and its children, as far as they are told.
 pub(crate) fn family(pid: u32) -> Vec<u32> {
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-    let children = children.unwrap_or_default();
-    let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
-    [pid].into_iter().chain(children).collect()
+    [pid].into_iter().chain(children(pid).unwrap_or_default()).collect()
 }
 
 /// The CPU time that a process has used, all threads together (`clock_getcpuclockid(3)`).
@@ -161,8 +165,8 @@ pub(crate) fn tasks(pid: u32) -> u64 {
 }
 
 /// How often tasks of a process and its children were put on a CPU: context switches to them. The
-/// last number of `/proc/PID/schedstat`, of each task.
-pub(crate) fn switches(pid: u32) -> u64 {
+/// last number of `/proc/PID/schedstat`, of each task. `None` where that is not told.
+pub(crate) fn switches(pid: u32) -> Option<u64> {
     let runs = |task: fs::DirEntry| {
         let stat = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
         stat.split_whitespace().nth(2).and_then(|runs| runs.parse::<u64>().ok()).unwrap_or(0)
@@ -171,7 +175,8 @@ pub(crate) fn switches(pid: u32) -> u64 {
         let tasks = fs::read_dir(format!("/proc/{pid}/task"));
         tasks.map_or(0, |tasks| tasks.flatten().map(runs).sum())
     };
-    family(pid).into_iter().map(of).sum::<u64>()
+    let children = children(pid)?;
+    Some([pid].into_iter().chain(children).map(of).sum())
 }
 
 /// Connections that the kernel dropped because an accept queue was full (`ListenOverflows`), in

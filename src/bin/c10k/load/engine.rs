@@ -104,7 +104,7 @@ impl<'a> Load<'a> {
         let Load { engine, reactor } = self;
         // To read this of ten thousand tasks takes a while: not with requests under way.
         let server = engine.plan.server_pid;
-        let (before, replied) = (server.map(proc::switches), engine.run.replied.get());
+        let (before, replied) = (server.and_then(proc::switches), engine.run.replied.get());
         if engine.plan.churn.is_some() {
             // Others may have taken the places of those that were there at first.
             engine.peers = reactor.tokens().filter(|&it| peer(reactor, it).is_some()).collect();
@@ -116,7 +116,7 @@ impl<'a> Load<'a> {
             }
             watcher(engine.progress(Stage::Exchanging))?;
         }
-        let switches = server.map(proc::switches).zip(before);
+        let switches = server.and_then(proc::switches).zip(before);
         Ok(Measured {
             replies: engine.run.replied.get() - replied,
             server_switches: switches.map(|(now, before)| now.saturating_sub(before)),

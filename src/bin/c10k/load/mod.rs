@@ -209,6 +209,9 @@ impl Args {
         if self.server_pid.is_some_and(|pid| proc::cpu_time(pid).is_none()) {
             return cannot("--server-pid: there is no such process on this machine");
         }
+        if self.server_pid.is_some_and(|pid| proc::children(pid).is_none()) {
+            log::warn!("no CPU figures of the server: /proc does not tell its children");
+        }
         // A probe is one more.
         if self.requests_each > Some(REQUESTS_EACH_MAX) {
             return cannot("--requests-each is 4,294,967,294 at most");

@@ -180,7 +180,7 @@ impl Used {
     /// With ten thousand tasks it takes a tenth of a second to read.
     fn by(pid: u32) -> Used {
         let cpu = proc::family(pid).into_iter().filter_map(proc::cpu_time).sum();
-        Used { cpu, switches: proc::switches(pid) }
+        Used { cpu, switches: proc::switches(pid).unwrap_or_default() }
     }
 }
 

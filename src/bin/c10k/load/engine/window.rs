@@ -14,7 +14,8 @@ pub(super) struct Window {
     pub(super) in_flight_mean: f64,
     pub(super) backlog_end: u64,
     pub(super) load_cpu: Duration,
-    /// Of the server and its children. `None` if no server was named, or it is not there.
+    /// Of the server and its children. `None` if no server was named, it is not there, or its
+    /// children are not told.
     pub(super) server_cpu: Option<Duration>,
 }
 
@@ -23,7 +24,7 @@ impl Window {
     pub(super) fn read(server: Option<u32>) -> Window {
         // One of its children may have ended since they were listed; the server itself has not.
         let server_cpu = server.and_then(|pid| {
-            let children = proc::family(pid).into_iter().skip(1).filter_map(cpu_time);
+            let children = proc::children(pid)?.into_iter().filter_map(cpu_time);
             Some(cpu_time(pid)? + children.sum())
         });
         let load_cpu = cpu_time(process::id()).unwrap_or_default();
