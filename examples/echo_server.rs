@@ -1,4 +1,4 @@
-//! The smallest real server: echoes lines, with every limit in place, until SIGINT or SIGTERM.
+//! The smallest real server: echoes lines, with every limit in place, until SIGINT, SIGTERM or SIGHUP.
 //!
 //! ```text
 //! cargo run --example echo_server [ADDRESS]     default: 127.0.0.1:7000

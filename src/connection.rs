@@ -98,6 +98,52 @@ pub enum Step {
     Close,
 }
 
+/// What is known of the bytes to receive: two bits, so that a `recv` leaves what it has found with
+/// one store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Input(u8);
+
+impl Input {
+    /// A `recv` would return something.
+    const READABLE: u8 = 1;
+    /// None has returned anything yet.
+    const NOTHING_YET: u8 = 2;
+
+    #[inline]
+    fn is_readable(self) -> bool {
+        self.0 & Input::READABLE != 0
+    }
+
+    /// The kernel says that there is something, or not.
+    #[inline]
+    fn add_readable(&mut self, readable: bool) {
+        self.0 |= u8::from(readable);
+    }
+
+    /// A `recv` has found nothing.
+    #[inline]
+    fn is_empty(&mut self) {
+        self.0 &= !Input::READABLE;
+    }
+
+    /// A `recv` has returned something.
+    #[inline]
+    fn received(&mut self, more: bool) {
+        self.0 = u8::from(more);
+    }
+}
+
+/// How far a connection of a server that stops has come with ending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Draining {
+    No,
+    /// What has arrived is served.
+    Arrived,
+    /// All of that was. The peer is in the middle of a request, or before its first: when that is
+    /// answered the connection ends, whatever has come besides.
+    LastRequest,
+}
+
 /// A non-blocking socket and its session.
 ///
 /// It remembers what the kernel has said: with edge triggering it is not said twice.
@@ -107,14 +153,13 @@ pub struct Connection<F: Framing, S> {
     /// When a request was last completed, or something was last sent, by the loop's clock.
     active_ms: u32,
     session: Session<F, S>,
-    /// A `recv` would return something.
-    readable: bool,
+    /// Whether a `recv` would return something, and whether one ever has.
+    input: Input,
     /// A `send` would take something.
     writable: bool,
     /// EOF is at the end of what there is to receive.
     peer_done: bool,
-    /// The server is stopping: what has arrived is the last to be served.
-    draining: bool,
+    draining: Draining,
     /// What the poller was last told to watch for.
     watched: Interest,
 }
@@ -132,10 +177,10 @@ impl<F: Framing, S: Service> Connection<F, S> {
             fd,
             active_ms: now_ms,
             session,
-            readable: false,
+            input: Input(Input::NOTHING_YET),
             writable: true,
             peer_done: false,
-            draining: false,
+            draining: Draining::No,
             watched,
         }
     }
@@ -170,10 +215,11 @@ impl<F: Framing, S: Service> Connection<F, S> {
         changed.then_some(wanted)
     }
 
-    /// Serves what has arrived by now, and then closes.
+    /// Serves what has arrived by now, and then closes; but one in the middle of a request, or before
+    /// its first, after that.
     pub fn drain(&mut self) {
-        self.draining = true;
-        self.readable = true;
+        self.draining = Draining::Arrived;
+        self.input.add_readable(true);
     }
 
     /// One connection's share of a turn: sends what is left over, receives once, serves, and
@@ -189,7 +235,7 @@ impl<F: Framing, S: Service> Connection<F, S> {
         work: &mut Workspace,
         traffic: &Traffic,
     ) -> io::Result<Step> {
-        self.readable |= readiness.is_readable();
+        self.input.add_readable(readiness.is_readable());
         self.writable |= readiness.is_writable();
         self.peer_done |= readiness.is_read_closed();
 
@@ -199,20 +245,20 @@ impl<F: Framing, S: Service> Connection<F, S> {
         if !idle {
             served += self.catch_up(now_ms, traffic)?;
         }
-        if self.readable && self.session.wants_read() {
+        if self.input.is_readable() && self.session.wants_read() {
             match sys::recv(self.fd.as_fd(), &mut work.recv)? {
                 Recv::Data(n) => {
                     // A read that did not fill the buffer has emptied the socket (epoll(7)), but
                     // for an EOF, of which the kernel will not speak again.
-                    self.readable = n == work.recv.len() || self.peer_done;
+                    self.input.received(n == work.recv.len() || self.peer_done);
                     bump(&traffic.bytes_in, n);
                     served += self.session.receive(&work.recv[..n]);
                 }
                 Recv::Eof => {
-                    self.readable = false;
+                    self.input.is_empty();
                     served += self.session.receive_eof();
                 }
-                Recv::WouldBlock => self.readable = false,
+                Recv::WouldBlock => self.input.is_empty(),
             }
         }
         if served > 0 {
@@ -222,10 +268,10 @@ impl<F: Framing, S: Service> Connection<F, S> {
         self.flush(now_ms, traffic)?;
         self.session.reclaim(&mut work.send);
         // Nearly always that is all.
-        if self.session.is_idle() && !self.readable && !self.draining {
+        if self.session.is_idle() && !self.input.is_readable() && self.draining == Draining::No {
             return Ok(Step::Wait);
         }
-        self.next_step(now_ms)
+        self.next_step(served, now_ms)
     }
 
     /// Sends what was left over, and serves what had to wait for that. Returns how many requests.
@@ -252,9 +298,8 @@ impl<F: Framing, S: Service> Connection<F, S> {
     }
 
     #[cold]
-    fn next_step(&mut self, now_ms: u32) -> io::Result<Step> {
-        // Not while it holds requests that wait for room for their replies.
-        if self.draining && !self.readable && self.session.wants_read() {
+    fn next_step(&mut self, served: usize, now_ms: u32) -> io::Result<Step> {
+        if self.is_drained(served) {
             let idle_ms = now_ms.wrapping_sub(self.active_ms);
             if u128::from(idle_ms) >= LINGER.as_millis() && !self.session.wants_write() {
                 // Its last reply has had all the time that lingering would give it.
@@ -266,14 +311,32 @@ impl<F: Framing, S: Service> Connection<F, S> {
             sys::shutdown_write(self.fd.as_fd())?;
             self.session.shut_down();
             // What there is to discard, or the EOF, may have been reported already.
-            self.readable = true;
+            self.input.add_readable(true);
             return Ok(Step::Linger);
         }
         if self.session.is_done() {
             return Ok(Step::Close);
         }
-        let more = self.readable && self.session.wants_read() || self.session.wants_resume();
+        let more =
+            self.input.is_readable() && self.session.wants_read() || self.session.wants_resume();
         Ok(if more { Step::Again } else { Step::Wait })
+    }
+
+    /// Whether the server is stopping, and has served the last of this connection.
+    fn is_drained(&mut self, served: usize) -> bool {
+        // Not while it holds requests that wait for room for their replies.
+        match self.draining {
+            Draining::Arrived if !self.input.is_readable() && self.session.wants_read() => {
+                let before_first = self.input.0 & Input::NOTHING_YET != 0;
+                if before_first || self.session.is_mid_request() {
+                    self.draining = Draining::LastRequest;
+                    return false;
+                }
+                true
+            }
+            Draining::LastRequest => served > 0 && !self.session.is_closing(),
+            Draining::No | Draining::Arrived => false,
+        }
     }
 }
 

@@ -292,6 +292,11 @@ impl<F: Framing, S: Service> Session<F, S> {
         self.phase == Phase::Open && self.held.is_none() && !self.wants_write()
     }
 
+    /// Whether the start of a request is held, whose rest is still to come.
+    pub(crate) fn is_mid_request(&self) -> bool {
+        self.held.is_some() && !self.is_suspended()
+    }
+
     /// Whether it has stopped serving and only waits for the peer to be done.
     pub fn is_closing(&self) -> bool {
         matches!(self.phase, Phase::Closing | Phase::Lingering | Phase::Done)

@@ -2,11 +2,11 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::account_for_end;
 use crate::Session;
+use crate::connection::Draining;
 use crate::framing::Framing;
 use crate::server::{Counters, Protocol};
 use crate::service::Service;
@@ -17,12 +17,11 @@ use crate::sys::{self, Recv};
 /// smaller than the event loop's one.
 const RECV_SIZE: usize = 16 * 1024;
 
-/// Between two looks at whether the replies have arrived, while stopping.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
-
 /// Serves one connection from here to its end.
 ///
-/// `stopping` says whether the server has shut down the receiving side to stop it.
+/// `stopping` says whether the server is: then what has arrived is served, and the connection ends,
+/// one in the middle of a request or before its first after that. When that becomes true, a `recv`
+/// under way is to return [`Recv::WouldBlock`].
 pub(crate) fn serve<F: Framing, S: Service, M: Fn() -> S>(
     fd: BorrowedFd<'_>,
     protocol: &Protocol<F, M>,
@@ -52,6 +51,7 @@ fn converse<F: Framing, S: Service>(
 ) -> io::Result<()> {
     let mut buffer = vec![0; RECV_SIZE];
     let mut patience = Patience::new(fd, idle_timeout)?;
+    let (mut before_first, mut draining) = (true, Draining::No);
     loop {
         while session.wants_write() {
             let sent = sys::send(fd, session.unsent())?;
@@ -68,9 +68,6 @@ fn converse<F: Framing, S: Service>(
         }
         if session.wants_shutdown() {
             account_for_end(session.take_ended(), counters, || sys::peer_addr(fd));
-            if stopping() {
-                outlast_replies(fd);
-            }
             sys::shutdown_write(fd)?;
             session.shut_down();
             patience = Patience::new(fd, Some(LINGER))?;
@@ -81,41 +78,42 @@ fn converse<F: Framing, S: Service>(
             }
             return Ok(());
         }
-        let (received, served) = match sys::recv(fd, &mut buffer)? {
+        if draining == Draining::No && stopping() {
+            draining = Draining::Arrived;
+        }
+        let at_once = draining == Draining::Arrived && !session.is_closing();
+        let result = match at_once {
+            true => sys::recv_at_once(fd, &mut buffer)?,
+            false => sys::recv(fd, &mut buffer)?,
+        };
+        let (received, served) = match result {
             Recv::Data(n) => (n, session.receive(&buffer[..n])),
-            Recv::Eof if stopping() && !session.is_closing() => {
-                // Not the peer's EOF but the server's: after the replies, FIN and no reset.
-                session.close();
-                (0, 0)
-            }
             Recv::Eof => (0, session.receive_eof()),
+            Recv::WouldBlock if at_once => (0, 0),
+            // It was cut short, to look whether the server is stopping.
+            Recv::WouldBlock if patience.spend()? => continue,
             Recv::WouldBlock => return idle(session, counters),
         };
+        before_first &= received == 0;
+        match draining {
+            // Not while it holds requests that wait for room for their replies.
+            Draining::Arrived if received < buffer.len() && session.wants_read() => {
+                if before_first || session.is_mid_request() {
+                    draining = Draining::LastRequest;
+                } else if patience.since.elapsed() >= LINGER && !session.wants_write() {
+                    // Its last reply has had all the time that lingering would give it.
+                    return Ok(());
+                } else {
+                    session.close();
+                }
+            }
+            Draining::LastRequest if served > 0 => session.close(),
+            _ => {}
+        }
         counters.traffic.add(served, received, 0);
         let in_time = if served > 0 { patience.renew()? } else { patience.spend()? };
         if !in_time {
             return idle(session, counters);
-        }
-    }
-}
-
-/// Waits until the peer's kernel has the replies, for as long as there is progress.
-///
-/// Stopping has shut down the receiving side, so there is no waiting for the peer's EOF. What is
-/// worse, once both sides are shut down the kernel answers whatever the peer still sends by a
-/// reset (RFC 1122, 4.2.2.13), and so does a close with something unread. Either destroys the
-/// replies that are still on their way.
-fn outlast_replies(fd: BorrowedFd<'_>) {
-    let (mut left, mut since) = (usize::MAX, Instant::now());
-    let mut discarded = [0; 4096];
-    while since.elapsed() < LINGER {
-        match sys::unacknowledged(fd) {
-            Ok(0) | Err(_) => return,
-            Ok(now) if now < left => (left, since) = (now, Instant::now()),
-            Ok(_) => {}
-        }
-        if !matches!(sys::recv(fd, &mut discarded), Ok(Recv::Data(_))) {
-            thread::sleep(LOOK_AGAIN);
         }
     }
 }
@@ -148,23 +146,20 @@ impl<'a> Patience<'a> {
 
     /// A request was completed, or part of a reply was taken.
     fn renew(&mut self) -> io::Result<bool> {
-        if self.timeout.is_some() {
-            self.since = Instant::now();
-            if self.shortened {
-                sys::set_io_timeout(self.fd, self.timeout)?;
-                self.shortened = false;
-            }
+        self.since = Instant::now();
+        if self.shortened {
+            sys::set_io_timeout(self.fd, self.timeout)?;
+            self.shortened = false;
         }
         Ok(true)
     }
 
-    /// Something arrived that completed nothing: what is left of the time goes on running.
-    /// Returns whether any is.
+    /// Something arrived that completed nothing, or nothing did: what is left of the time goes on
+    /// running. Returns whether any is.
     fn spend(&mut self) -> io::Result<bool> {
-        let Some(timeout) = self.timeout else { return Ok(true) };
-        let left = timeout.saturating_sub(self.since.elapsed());
-        sys::set_io_timeout(self.fd, Some(left))?;
+        let left = self.timeout.map(|timeout| timeout.saturating_sub(self.since.elapsed()));
+        sys::set_io_timeout(self.fd, left)?;
         self.shortened = true;
-        Ok(!left.is_zero())
+        Ok(left.is_none_or(|left| !left.is_zero()))
     }
 }

@@ -65,11 +65,11 @@ impl<F: Framing, S: Service, M: Fn() -> S> Processes<F, M> {
         sys::close_all_but(fd);
         // A terminal sends these to all; the parent passes them on as SIGTERM.
         [Signal::SIGINT, Signal::SIGHUP].into_iter().for_each(sys::ignore);
-        sys::shut_down_on_sigterm(fd.as_fd())?;
+        sys::finish_on_sigterm(fd.as_fd())?;
         SigSet::empty().thread_set_mask()?;
         sys::end_with_parent(parent, libc::SIGKILL)?;
-        let stopping = sys::was_shut_down;
         let (protocol, counters) = (&self.protocol, &self.shared.counters);
+        let stopping = sys::is_told_to_finish;
         blocking::serve(fd.as_fd(), protocol, counters, self.idle_timeout, stopping);
         Ok(())
     }
@@ -134,7 +134,7 @@ where
     }
 
     fn drain(&mut self, _: &mut Loop<S, P>) {
-        // Each gets what has arrived, and then EOF.
+        // Each sees that, if need be when its `recv` returns.
         self.signal_all(Signal::SIGTERM);
     }
 

@@ -9,12 +9,13 @@ use std::time::Duration;
 use slab::Slab;
 
 use super::blocking;
+use crate::Reactor;
 use crate::connection::Step;
 use crate::framing::Framing;
 use crate::poller::{Poller, Readiness, Token};
 use crate::server::{Config, Protocol, Serve, Shared, Source};
 use crate::service::Service;
-use crate::{Reactor, sys};
+use crate::sys::{self, Interruptible};
 
 /// Serves each connection in a thread of its own.
 pub(crate) struct Threads<F, M> {
@@ -22,8 +23,14 @@ pub(crate) struct Threads<F, M> {
     shared: Arc<Shared>,
     idle_timeout: Option<Duration>,
     stack_size: usize,
-    /// The sockets that threads are blocked on, so that they can be told to stop.
-    sockets: Arc<Mutex<Slab<Arc<OwnedFd>>>>,
+    /// What threads are blocked on, so that they can be told to stop.
+    sockets: Arc<Mutex<Slab<Arc<Socket>>>>,
+}
+
+/// What a thread blocks on.
+struct Socket {
+    fd: OwnedFd,
+    thread: Interruptible,
 }
 
 impl<F, M> Threads<F, M> {
@@ -41,10 +48,10 @@ impl<F, M> Threads<F, M> {
         }
     }
 
-    fn each_socket(&self, act: impl Fn(BorrowedFd<'_>) -> io::Result<()>) {
-        for (_, fd) in self.sockets.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            // It fails for a connection that has just ended, which is what is wanted.
-            let _ = act(fd.as_fd());
+    /// While this acts on one, its thread does not end.
+    fn each_socket(&self, act: impl Fn(&Socket)) {
+        for (_, socket) in self.sockets.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            act(socket);
         }
     }
 }
@@ -77,8 +84,9 @@ where
     }
 
     fn admit(&mut self, _: &mut Loop<S, P>, fd: OwnedFd) -> io::Result<()> {
-        let fd = Arc::new(fd);
-        let key = self.sockets.lock().unwrap_or_else(PoisonError::into_inner).insert(fd.clone());
+        let socket = Arc::new(Socket { fd, thread: Interruptible::new() });
+        let key =
+            self.sockets.lock().unwrap_or_else(PoisonError::into_inner).insert(socket.clone());
         let (protocol, shared, sockets) =
             (self.protocol.clone(), self.shared.clone(), self.sockets.clone());
         let idle_timeout = self.idle_timeout;
@@ -86,10 +94,12 @@ where
         let open = self.shared.counters.opening();
         let spawned = thread::Builder::new().stack_size(self.stack_size).spawn(move || {
             let stopping = || shared.is_stopping();
-            blocking::serve(fd.as_fd(), &protocol, &shared.counters, idle_timeout, stopping);
+            socket.thread.is_this_thread();
+            let (fd, counters) = (socket.fd.as_fd(), &shared.counters);
+            blocking::serve(fd, &protocol, counters, idle_timeout, stopping);
             sockets.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
             // Closed before it is counted out: whoever reads the count may count descriptors.
-            drop(fd);
+            drop(socket);
             shared.counters.closed();
             shared.wake();
         });
@@ -111,12 +121,14 @@ where
     fn deadline(&mut self, _: &mut Loop<S, P>, _: Token) {}
 
     fn drain(&mut self, _: &mut Loop<S, P>) {
-        // Each thread gets what has arrived, and then EOF.
+        // Each thread sees that, if need be when its `recv` returns.
         self.shared.stop();
-        self.each_socket(sys::shutdown_read);
+        sys::prepare_to_interrupt();
+        self.each_socket(|socket| socket.thread.interrupt_recv(socket.fd.as_fd()));
     }
 
     fn cut_off(&mut self, _: &mut Loop<S, P>) {
-        self.each_socket(sys::shutdown_both);
+        // It fails for a connection that has just ended, which is what is wanted.
+        self.each_socket(|socket| _ = sys::shutdown_both(socket.fd.as_fd()));
     }
 }

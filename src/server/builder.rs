@@ -142,7 +142,9 @@ impl<F, M> Builder<F, M> {
         self
     }
 
-    /// How long to wait, once told to stop, for replies to be taken. Default: 5 s.
+    /// Once told to stop, how long a connection has that is in the middle of a request, or before its
+    /// first, to finish that, and every one to take its replies. One that has had them ends at once.
+    /// Default: 5 s.
     #[must_use]
     pub fn drain(mut self, drain: Duration) -> Self {
         self.config.drain = drain.min(TIMEOUT_MAX);

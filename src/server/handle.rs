@@ -57,8 +57,8 @@ impl Shared {
 pub struct Handle(pub(crate) Arc<Shared>);
 
 impl Handle {
-    /// Has the server accept no more, answer what it has received, and return from
-    /// [`run`](super::Server::run).
+    /// Has the server accept no more, answer what it has received and what peers have begun to send
+    /// ([`drain`](super::Builder::drain)), and return from [`run`](super::Server::run).
     pub fn stop(&self) {
         self.0.stop();
     }

@@ -2,14 +2,16 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::process;
 use std::ptr;
-use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::SeqCst};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::wait::{WaitPidFlag, waitpid};
+
+use super::interrupt::cut_recv_timeout;
 
 /// In a child that [`fork`](super::fork) has made: gives a signal (as in `libc::SIGPIPE`) its default action
 /// again. A Rust program ignores SIGPIPE from its start, and its children inherit that
@@ -94,36 +96,30 @@ fn dispose(signal: Signal, how: SigHandler) {
     debug_assert!(result.is_ok());
 }
 
-/// The socket whose receiving side SIGTERM shuts down; -1 before there is one, and -2 once it was.
+/// The socket of a child that serves one connection, and whether it was told to finish.
 static SOCKET: AtomicI32 = AtomicI32::new(-1);
-const SHUT_DOWN: RawFd = -2;
+static TOLD: AtomicBool = AtomicBool::new(false);
 
-/// In a child that serves one connection: makes SIGTERM shut down the receiving side of its
-/// socket, so that a `recv` returns what has arrived and then EOF, also one that is blocked.
+/// In a child that serves one connection: has SIGTERM tell it to finish, and interrupt a `recv`.
 ///
 /// For one socket in a process, which must stay open from here on.
 ///
 /// # Errors
 /// Those of `sigaction(2)`; none in practice.
-pub(crate) fn shut_down_on_sigterm(socket: BorrowedFd<'_>) -> io::Result<()> {
-    extern "C" fn on_sigterm(_: libc::c_int) {
-        let socket = SOCKET.swap(SHUT_DOWN, Relaxed);
-        if socket >= 0 {
-            let errno = Errno::last_raw();
-            // SAFETY: shutdown(2) is async-signal-safe (signal-safety(7)) and takes two integers.
-            unsafe { libc::shutdown(socket, libc::SHUT_RD) };
-            Errno::set_raw(errno);
-        }
+pub(crate) fn finish_on_sigterm(socket: BorrowedFd<'_>) -> io::Result<()> {
+    extern "C" fn tell(_: libc::c_int) {
+        TOLD.store(true, SeqCst);
+        // SAFETY: there is a socket before there is this handler, and it stays open.
+        cut_recv_timeout(unsafe { BorrowedFd::borrow_raw(SOCKET.load(SeqCst)) });
     }
-    SOCKET.store(socket.as_raw_fd(), Relaxed);
-    let action =
-        SigAction::new(SigHandler::Handler(on_sigterm), SaFlags::SA_RESTART, SigSet::empty());
+    SOCKET.store(socket.as_raw_fd(), SeqCst);
+    let action = SigAction::new(SigHandler::Handler(tell), SaFlags::SA_RESTART, SigSet::empty());
     // SAFETY: the handler does nothing that a signal handler may not do.
     unsafe { sigaction(Signal::SIGTERM, &action)? };
     Ok(())
 }
 
-/// Whether SIGTERM has come since [`shut_down_on_sigterm`].
-pub(crate) fn was_shut_down() -> bool {
-    SOCKET.load(Relaxed) == SHUT_DOWN
+/// Whether SIGTERM has come since [`finish_on_sigterm`].
+pub(crate) fn is_told_to_finish() -> bool {
+    TOLD.load(SeqCst)
 }

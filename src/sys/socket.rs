@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    self, AddressFamily, Shutdown, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr,
-    setsockopt, sockopt,
+    self, AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, SockaddrLike, SockaddrStorage,
+    UnixAddr, setsockopt, sockopt,
 };
 use nix::sys::time::TimeVal;
 
@@ -255,6 +255,19 @@ pub fn recv(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Recv> {
             assert!(!buf.is_empty(), "an empty buffer would look like EOF");
             Ok(Recv::Eof)
         }
+        Ok(n) => Ok(Recv::Data(n)),
+        Err(Errno::EAGAIN) => Ok(Recv::WouldBlock),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Receives as [`recv`] does, and never blocks, also on a blocking socket (`MSG_DONTWAIT`).
+///
+/// # Errors
+/// As for [`recv`].
+pub(crate) fn recv_at_once(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Recv> {
+    match retry(|| socket::recv(fd.as_raw_fd(), buf, MsgFlags::MSG_DONTWAIT)) {
+        Ok(0) => Ok(Recv::Eof),
         Ok(n) => Ok(Recv::Data(n)),
         Err(Errno::EAGAIN) => Ok(Recv::WouldBlock),
         Err(errno) => Err(errno.into()),

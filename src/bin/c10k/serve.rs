@@ -72,7 +72,8 @@ pub(crate) struct Args {
     /// Closes a connection that completes no request for this long
     #[arg(long, value_name = "DUR|off", default_value = "30s", value_parser = units::duration_or_off)]
     idle_timeout: units::Timeout,
-    /// How long to wait for clients to take their replies when told to stop
+    /// When told to stop, how long clients have to finish a request that they have begun, or their
+    /// first, and to take their replies
     #[arg(long, value_name = "DUR", default_value = "5s", value_parser = units::duration)]
     drain: Duration,
     /// Connections that may wait to be accepted
