@@ -1,4 +1,4 @@
-//! A server: listeners, the connections they accept, and a [`Service`] to answer them.
+//! A server: listeners, the connections they accept, and a [`Service`](crate::service::Service) to answer them.
 //!
 //! ```
 //! use std::io::{Read, Write};
