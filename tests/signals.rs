@@ -157,7 +157,12 @@ fn every_child_is_reaped_also_one_it_did_not_start() {
         let ours = |pid: &u32| {
             fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "cat\n")
         };
-        let cat = children(server.pid()).into_iter().find(ours).expect("it waits for the pipe");
+        let mut cat = None;
+        wait_until("the other to wait for the pipe", || {
+            cat = children(server.pid()).into_iter().find(ours);
+            cat.is_some()
+        });
+        let cat = cat.expect("just found");
         let zombie = |pid: &u32| state(*pid) == Some('Z');
         wait_until("no zombie", || !children(server.pid()).iter().any(zombie));
         drop(writer);

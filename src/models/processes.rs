@@ -65,12 +65,12 @@ impl<F: Framing, S: Service, M: Fn() -> S> Processes<F, M> {
         sys::close_all_but(fd);
         // A terminal sends these to all; the parent passes them on as SIGTERM.
         [Signal::SIGINT, Signal::SIGHUP].into_iter().for_each(sys::ignore);
-        let told = sys::on_sigterm(fd.as_fd())?;
+        sys::finish_on_sigterm(fd.as_fd())?;
         SigSet::empty().thread_set_mask()?;
         sys::end_with_parent(parent, libc::SIGKILL)?;
         let (protocol, counters) = (&self.protocol, &self.shared.counters);
-        let stopping = || told.is_told();
-        blocking::serve(fd.as_fd(), protocol, counters, self.idle_timeout, stopping, &told.rest);
+        let stopping = sys::is_told_to_finish;
+        blocking::serve(fd.as_fd(), protocol, counters, self.idle_timeout, stopping);
         Ok(())
     }
 }
@@ -134,7 +134,7 @@ where
     }
 
     fn drain(&mut self, _: &mut Loop<S, P>) {
-        // Each sees that, or gets an EOF.
+        // Each sees that, if need be when its `recv` returns.
         self.signal_all(Signal::SIGTERM);
     }
 

@@ -15,7 +15,7 @@ use crate::framing::Framing;
 use crate::poller::{Poller, Readiness, Token};
 use crate::server::{Config, Protocol, Serve, Shared, Source};
 use crate::service::Service;
-use crate::sys::Rest;
+use crate::sys::{self, Interruptible};
 
 /// Serves each connection in a thread of its own.
 pub(crate) struct Threads<F, M> {
@@ -30,7 +30,7 @@ pub(crate) struct Threads<F, M> {
 /// What a thread blocks on.
 struct Socket {
     fd: OwnedFd,
-    rest: Rest,
+    thread: Interruptible,
 }
 
 impl<F, M> Threads<F, M> {
@@ -48,9 +48,10 @@ impl<F, M> Threads<F, M> {
         }
     }
 
-    fn each_socket(&self, act: impl Fn(&Rest, BorrowedFd<'_>)) {
+    /// While this acts on one, its thread does not end.
+    fn each_socket(&self, act: impl Fn(&Socket)) {
         for (_, socket) in self.sockets.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            act(&socket.rest, socket.fd.as_fd());
+            act(socket);
         }
     }
 }
@@ -83,7 +84,7 @@ where
     }
 
     fn admit(&mut self, _: &mut Loop<S, P>, fd: OwnedFd) -> io::Result<()> {
-        let socket = Arc::new(Socket { fd, rest: Rest::new() });
+        let socket = Arc::new(Socket { fd, thread: Interruptible::new() });
         let key =
             self.sockets.lock().unwrap_or_else(PoisonError::into_inner).insert(socket.clone());
         let (protocol, shared, sockets) =
@@ -93,8 +94,9 @@ where
         let open = self.shared.counters.opening();
         let spawned = thread::Builder::new().stack_size(self.stack_size).spawn(move || {
             let stopping = || shared.is_stopping();
-            let Socket { fd, rest } = &*socket;
-            blocking::serve(fd.as_fd(), &protocol, &shared.counters, idle_timeout, stopping, rest);
+            socket.thread.is_this_thread();
+            let (fd, counters) = (socket.fd.as_fd(), &shared.counters);
+            blocking::serve(fd, &protocol, counters, idle_timeout, stopping);
             sockets.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
             // Closed before it is counted out: whoever reads the count may count descriptors.
             drop(socket);
@@ -119,12 +121,14 @@ where
     fn deadline(&mut self, _: &mut Loop<S, P>, _: Token) {}
 
     fn drain(&mut self, _: &mut Loop<S, P>) {
-        // Each thread sees that, or gets an EOF.
+        // Each thread sees that, if need be when its `recv` returns.
         self.shared.stop();
-        self.each_socket(Rest::end);
+        sys::prepare_to_interrupt();
+        self.each_socket(|socket| socket.thread.interrupt_recv(socket.fd.as_fd()));
     }
 
     fn cut_off(&mut self, _: &mut Loop<S, P>) {
-        self.each_socket(Rest::cut_off);
+        // It fails for a connection that has just ended, which is what is wanted.
+        self.each_socket(|socket| _ = sys::shutdown_both(socket.fd.as_fd()));
     }
 }

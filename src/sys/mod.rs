@@ -12,9 +12,9 @@
 mod call;
 mod datagram;
 mod fork;
+mod interrupt;
 mod network;
 mod process;
-mod rest;
 mod shared;
 mod signal;
 mod socket;
@@ -24,19 +24,20 @@ mod wait;
 pub use datagram::{DATAGRAM_LEN_MAX, Datagram, Datagrams, bind_datagram, recv_datagram};
 pub(crate) use fork::{check_single_threaded, close_all_but};
 pub use fork::{close_inherited, end_with_parent, fork};
+pub(crate) use interrupt::{Interruptible, prepare_to_interrupt};
 pub use network::{drop_incoming, own_network, reject_route, set_link_up};
 pub use process::{die_with_parent, pin_to_cpu, raise_fd_limit, task_limit};
-pub(crate) use rest::Rest;
 pub use shared::{Shareable, SharedMemory};
 pub(crate) use signal::{
-    default_action, end_at_next, ignore, is_ignored, on_sigterm, take_pending,
+    default_action, end_at_next, finish_on_sigterm, ignore, is_ignored, is_told_to_finish,
+    take_pending,
 };
 pub use signal::{reap_children, restore_signal};
+pub(crate) use socket::recv_at_once;
 pub use socket::{
     ConnectOptions, Connecting, ListenOptions, Recv, accept, connect, connect_again, listen,
     local_addr, peer_addr, recv, send, set_io_timeout, set_linger, shutdown_both, shutdown_read,
     shutdown_write, take_error, unacknowledged,
 };
-pub(crate) use socket::{recv_at_once, unread};
 pub use time::{Timer, monotonic_ns};
 pub use wait::{FD_SETSIZE, FdSet, epoll_pwait2, epoll_wait, poll, select};

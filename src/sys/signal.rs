@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 
-use super::Rest;
+use super::interrupt::cut_recv_timeout;
 
 /// In a child that [`fork`](super::fork) has made: gives a signal (as in `libc::SIGPIPE`) its default action
 /// again. A Rust program ignores SIGPIPE from its start, and its children inherit that
@@ -96,42 +96,30 @@ fn dispose(signal: Signal, how: SigHandler) {
     debug_assert!(result.is_ok());
 }
 
-/// What SIGTERM does to a child that serves one connection.
-#[derive(Debug)]
-pub(crate) struct Told {
-    socket: AtomicI32,
-    told: AtomicBool,
-    pub(crate) rest: Rest,
-}
+/// The socket of a child that serves one connection, and whether it was told to finish.
+static SOCKET: AtomicI32 = AtomicI32::new(-1);
+static TOLD: AtomicBool = AtomicBool::new(false);
 
-impl Told {
-    /// Whether SIGTERM has come.
-    pub(crate) fn is_told(&self) -> bool {
-        self.told.load(SeqCst)
-    }
-}
-
-/// In a child that serves one connection: has SIGTERM tell it to finish, and [end](Rest::end) the
-/// connection, so that a `recv` returns also if it is blocked.
+/// In a child that serves one connection: has SIGTERM tell it to finish, and interrupt a `recv`.
 ///
 /// For one socket in a process, which must stay open from here on.
 ///
 /// # Errors
 /// Those of `sigaction(2)`; none in practice.
-pub(crate) fn on_sigterm(socket: BorrowedFd<'_>) -> io::Result<&'static Told> {
-    static TOLD: Told =
-        Told { socket: AtomicI32::new(-1), told: AtomicBool::new(false), rest: Rest::new() };
+pub(crate) fn finish_on_sigterm(socket: BorrowedFd<'_>) -> io::Result<()> {
     extern "C" fn tell(_: libc::c_int) {
-        let errno = Errno::last_raw();
-        TOLD.told.store(true, SeqCst);
+        TOLD.store(true, SeqCst);
         // SAFETY: there is a socket before there is this handler, and it stays open.
-        let socket = unsafe { BorrowedFd::borrow_raw(TOLD.socket.load(SeqCst)) };
-        TOLD.rest.end(socket);
-        Errno::set_raw(errno);
+        cut_recv_timeout(unsafe { BorrowedFd::borrow_raw(SOCKET.load(SeqCst)) });
     }
-    TOLD.socket.store(socket.as_raw_fd(), SeqCst);
+    SOCKET.store(socket.as_raw_fd(), SeqCst);
     let action = SigAction::new(SigHandler::Handler(tell), SaFlags::SA_RESTART, SigSet::empty());
     // SAFETY: the handler does nothing that a signal handler may not do.
     unsafe { sigaction(Signal::SIGTERM, &action)? };
-    Ok(&TOLD)
+    Ok(())
+}
+
+/// Whether SIGTERM has come since [`finish_on_sigterm`].
+pub(crate) fn is_told_to_finish() -> bool {
+    TOLD.load(SeqCst)
 }

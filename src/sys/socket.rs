@@ -366,17 +366,6 @@ pub fn unacknowledged(fd: BorrowedFd<'_>) -> io::Result<usize> {
     Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
-/// How much has arrived, and was not received yet (`SIOCINQ`, `tcp(7)`, `unix(7)`).
-///
-/// # Errors
-/// Those of `ioctl(2)`; `EINVAL` for a listening socket.
-pub(crate) fn unread(fd: BorrowedFd<'_>) -> io::Result<usize> {
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: SIOCINQ, which is called FIONREAD too, writes an int to where the pointer points.
-    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &mut bytes) })?;
-    Ok(usize::try_from(bytes).unwrap_or(0))
-}
-
 /// The address a stream socket is bound to (`getsockname(2)`): after a bind to port 0, the port the
 /// kernel chose.
 ///
