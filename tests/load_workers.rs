@@ -57,11 +57,7 @@ fn fewer_may_send_than_there_are_workers() {
     let args = ["--workers", "5", "--connections", "50", "--active", "2", "--requests", "300"];
     let report = good(&load(&addr, &[&args[..], &["--duration", "1h"]].concat()));
     assert_eq!((&report["active"], &report["answered"]), (&2.into(), &2.into()));
-    // More workers than connections: as many as there are connections.
-    let args = ["--workers", "9", "--connections", "4", "--requests", "100"];
-    assert_eq!(good(&load(&addr, &args))["connected"], 4);
-    let summary = server.stop().summary();
-    assert_eq!((summary.connections, summary.peak), (54, 50));
+    assert_eq!(server.stop().summary().connections, 50);
 }
 
 #[test]

@@ -478,7 +478,8 @@ impl Service for Checker {
         } else {
             let number = self.next.wrapping_sub(self.under_way.len() as u32);
             let times = match self.under_way.pop() {
-                // What was written since these replies were received is not sent yet.
+                // What was written since these replies were received is not sent yet. (Other requests
+                // were written before the clock was last read.)
                 Some(times) if times.sent != self.run.now.get() => times,
                 unsent => return self.unasked(reply, unsent.is_some()),
             };

@@ -269,6 +269,8 @@ impl Engine<'_> {
                 peer.push(Checker::request);
             }
         }
+        // They are sent before anything is received: a reply may be there at once.
+        self.run.read_clock();
         self.drive(reactor, token, Readiness::NONE);
     }
 

@@ -93,6 +93,8 @@ impl Engine<'_> {
             }
         }
         self.wake_for_next(reactor);
+        // They are sent before anything is received: a reply may be there at once.
+        self.run.read_clock();
         for token in touched {
             self.drive(reactor, token, Readiness::NONE);
         }
