@@ -215,8 +215,8 @@ impl<F: Framing, S: Service> Connection<F, S> {
         changed.then_some(wanted)
     }
 
-    /// Serves what has arrived by now, and then closes; but one in the middle of a request, or before
-    /// its first, after that.
+    /// Serves what has arrived by now, and then closes; in the middle of a request, or before the
+    /// first, after that.
     pub fn drain(&mut self) {
         self.draining = Draining::Arrived;
         self.input.add_readable(true);

@@ -1,5 +1,5 @@
-//! A server that is told to stop in the middle of a request, or before the first one of a connection:
-//! it has the time to drain for it. A connection that has had its replies ends at once.
+//! A server that is told to stop in the middle of a request, or before a connection's first: the
+//! peer has the time to drain for it. A connection that has had its replies ends at once.
 
 #![cfg(feature = "cli")]
 

@@ -32,8 +32,8 @@ pub enum Model {
     Threads,
     /// A process for each connection, forked when it is accepted, likewise.
     ///
-    /// [`Server::run`] must be called while the process has no other thread, and waits for
-    /// every child that the process has.
+    /// The process must have no other thread when the server is built and
+    /// [run](crate::Server::run), which waits for every child that the process has.
     Processes,
     /// One connection at a time, blocked in `recv` most of the time: the next one waits in the
     /// accept queue until it is over.

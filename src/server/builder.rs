@@ -142,8 +142,8 @@ impl<F, M> Builder<F, M> {
         self
     }
 
-    /// Once told to stop, how long a connection has that is in the middle of a request, or before its
-    /// first, to finish that, and every one to take its replies. One that has had them ends at once.
+    /// Once told to stop, how long a connection in the middle of a request, or before its first, has
+    /// to finish that, and each to take its replies. One that has had them ends at once.
     /// Default: 5 s.
     #[must_use]
     pub fn drain(mut self, drain: Duration) -> Self {
@@ -211,8 +211,8 @@ where
     /// Opens the listening sockets, and makes all that the server needs to serve: a server that was
     /// built can run. From here on clients can connect, and wait to be served.
     ///
-    /// The server has a loop from here on, which does not survive a `fork(2)`: a program that becomes
-    /// a daemon does so before. What each worker will need it makes itself, after it was forked; all
+    /// The server has a loop from here on, which does not survive a `fork(2)`: a program that is to
+    /// be a daemon becomes one before. What each worker will need it makes itself, after it was forked; all
     /// of that was made once here, and given back.
     ///
     /// # Errors

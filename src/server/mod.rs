@@ -1,4 +1,5 @@
-//! A server: listeners, the connections they accept, and a [`Service`] to answer them.
+//! A server: listeners, the connections they accept, and a [service](crate::service::Service) to
+//! answer them.
 //!
 //! ```
 //! use std::io::{Read, Write};
@@ -136,7 +137,8 @@ impl Server {
     /// counted.
     ///
     /// With workers, and with [`Model::Processes`], this process forks, gives SIGCHLD its default
-    /// action, and waits for every child that it has. What is in a child of it is a copy: a [`Handle`] stops nothing from there.
+    /// action, and waits for every child that it has. What is in a child of it is a copy: a
+    /// [`Handle`] stops nothing from there.
     ///
     /// # Errors
     /// [`Error::System`] if the process cannot fork because it has threads by now;

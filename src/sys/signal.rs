@@ -13,8 +13,8 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 
 use super::interrupt::cut_recv_timeout;
 
-/// In a child that [`fork`](super::fork) has made: gives a signal (as in `libc::SIGPIPE`) its default action
-/// again. A Rust program ignores SIGPIPE from its start, and its children inherit that
+/// In a child that [`fork`](super::fork) has made: gives a signal (as in `libc::SIGPIPE`) its
+/// default action again. A Rust program ignores SIGPIPE from its start, and its children inherit that
 /// (`signal(7)`).
 ///
 /// # Errors
