@@ -33,8 +33,9 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t = ModelKind::Epoll)]
     model: ModelKind,
     /// When epoll tells of a ready connection: once for each change, or for as long as it is so
-    #[arg(long, value_enum, default_value_t = TriggerKind::Edge)]
-    trigger: TriggerKind,
+    /// [default: edge]
+    #[arg(long, value_enum)]
+    trigger: Option<TriggerKind>,
     /// Serve with N processes that share the listeners, watched over by this one (epoll)
     #[arg(long, value_name = "N", value_parser = units::some)]
     workers: Option<u64>,
@@ -48,9 +49,9 @@ pub(crate) struct Args {
     /// How messages are told apart [default: delimiter for echo, json for sum, chunk for ok]
     #[arg(long, value_enum)]
     framing: Option<FramingKind>,
-    /// The byte that ends a message: x, '\n', '\t', '\0' or 0x1e
-    #[arg(long, value_name = "BYTE", default_value = "\\n", value_parser = units::byte)]
-    delimiter: u8,
+    /// The byte that ends a message: x, '\n', '\t', '\0' or 0x1e [default: \n]
+    #[arg(long, value_name = "BYTE", value_parser = units::byte)]
+    delimiter: Option<u8>,
     /// Put before every reply of echo
     #[arg(long, value_name = "TEXT")]
     prefix: Option<String>,
@@ -77,9 +78,9 @@ pub(crate) struct Args {
     /// Connections that may wait to be accepted
     #[arg(long, value_name = "N", default_value = "4096", value_parser = units::count)]
     backlog: u64,
-    /// The stack of each thread (model threads)
-    #[arg(long, value_name = "SIZE", default_value = "128KiB", value_parser = units::size)]
-    stack_size: u32,
+    /// The stack of each thread (model threads) [default: 128KiB]
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    stack_size: Option<u32>,
     /// Runs on this CPU only
     #[arg(long, value_name = "N")]
     cpu: Option<usize>,
@@ -110,31 +111,43 @@ enum TriggerKind {
 }
 
 impl Args {
-    fn model(&self) -> Result<Model, Failure> {
+    fn model(&self) -> Model {
         match (self.model, self.trigger) {
-            (ModelKind::Epoll, TriggerKind::Edge) => Ok(Model::Epoll(Trigger::Edge)),
-            (ModelKind::Epoll, TriggerKind::Level) => Ok(Model::Epoll(Trigger::Level)),
-            (_, TriggerKind::Level) => {
-                Err(Failure::Cannot("--trigger is for --model epoll".to_owned()))
-            }
-            (ModelKind::Poll, TriggerKind::Edge) => Ok(Model::Poll),
-            (ModelKind::Select, TriggerKind::Edge) => Ok(Model::Select),
-            (ModelKind::Threads, TriggerKind::Edge) => Ok(Model::Threads),
-            (ModelKind::Processes, TriggerKind::Edge) => Ok(Model::Processes),
-            (ModelKind::Blocking, TriggerKind::Edge) => Ok(Model::Blocking),
-            (ModelKind::Spin, TriggerKind::Edge) => Ok(Model::Spin),
+            (ModelKind::Epoll, None | Some(TriggerKind::Edge)) => Model::Epoll(Trigger::Edge),
+            (ModelKind::Epoll, Some(TriggerKind::Level)) => Model::Epoll(Trigger::Level),
+            (ModelKind::Poll, _) => Model::Poll,
+            (ModelKind::Select, _) => Model::Select,
+            (ModelKind::Threads, _) => Model::Threads,
+            (ModelKind::Processes, _) => Model::Processes,
+            (ModelKind::Blocking, _) => Model::Blocking,
+            (ModelKind::Spin, _) => Model::Spin,
         }
     }
 
-    fn workers(&self) -> Result<usize, Failure> {
-        match (self.workers, self.model) {
-            (None, _) => Ok(0),
-            (Some(workers), ModelKind::Epoll) if workers <= WORKERS_MAX => Ok(workers as usize),
-            (Some(_), ModelKind::Epoll) => {
-                Err(Failure::Cannot(format!("--workers is {WORKERS_MAX} at most")))
-            }
-            (Some(_), _) => Err(Failure::Cannot("--workers is for --model epoll".to_owned())),
-        }
+    fn framing(&self) -> FramingKind {
+        self.framing.unwrap_or(self.protocol.usual_framing())
+    }
+
+    /// An option that would change nothing, or has no such value.
+    fn refused(&self) -> Option<String> {
+        let epoll = self.model == ModelKind::Epoll;
+        let threads = matches!(self.model, ModelKind::Threads | ModelKind::Blocking);
+        let refused = [
+            (self.trigger.is_some() && !epoll, "--trigger is for --model epoll"),
+            (self.workers.is_some() && !epoll, "--workers is for --model epoll"),
+            (self.stack_size.is_some() && !threads, "--stack-size is for --model threads"),
+            (
+                self.prefix.is_some() && self.protocol != Protocol::Echo,
+                "--prefix is for --protocol echo",
+            ),
+            (
+                self.delimiter.is_some() && self.framing() != FramingKind::Delimiter,
+                "--delimiter is for --framing delimiter",
+            ),
+        ];
+        let why = refused.into_iter().find_map(|(refused, why)| refused.then(|| why.to_owned()));
+        let many = self.workers > Some(WORKERS_MAX);
+        why.or_else(|| many.then(|| format!("--workers is {WORKERS_MAX} at most")))
     }
 }
 
@@ -142,15 +155,21 @@ impl Args {
 /// process may have.
 const WORKERS_MAX: u64 = 1_000;
 
+/// The stack of a thread where nothing is said.
+const STACK_SIZE: u32 = 128 << 10;
+
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    if let Some(why) = args.refused() {
+        return Err(Failure::Cannot(why));
+    }
     if let Some(cpu) = args.cpu {
         c10k::sys::pin_to_cpu(cpu)
             .map_err(|error| Failure::Cannot(format!("cannot run on CPU {cpu}: {error}")))?;
     }
     c10k::sys::raise_fd_limit()?;
 
-    let kind = args.framing.unwrap_or(args.protocol.usual_framing());
-    let framing = AnyFraming::new(kind, args.delimiter, args.max_frame);
+    let kind = args.framing();
+    let framing = AnyFraming::new(kind, args.delimiter.unwrap_or(b'\n'), args.max_frame);
     match (args.protocol, args.prefix.clone()) {
         // Compiled for itself, since it is what servers are compared by.
         (Protocol::Echo, None) if kind == FramingKind::Delimiter => {
@@ -175,14 +194,14 @@ where
     let mut builder = Server::builder()
         .framing(framing)
         .service(service)
-        .model(args.model()?)
+        .model(args.model())
         .max_connections(args.max_connections.unwrap_or(u64::MAX))
         .max_pending(args.max_pending)
         .idle_timeout(args.idle_timeout.0)
         .drain(args.drain)
         .backlog(u32::try_from(args.backlog).unwrap_or(u32::MAX))
-        .stack_size(args.stack_size as usize)
-        .workers(args.workers()?)
+        .stack_size(args.stack_size.unwrap_or(STACK_SIZE) as usize)
+        .workers(args.workers.unwrap_or(0) as usize)
         .reuse_port(args.reuse_port)
         .stop_on_signals(true);
     if args.udp {
