@@ -119,10 +119,16 @@ fn an_address_in_use() {
 
 #[test]
 fn what_does_not_go_together() {
-    assert_cannot(
-        &["serve", "--listen", "127.0.0.1:0", "--model", "threads", "--trigger", "level"],
-        "--trigger",
-    );
+    for (args, part) in [
+        (&["--model", "threads", "--trigger", "level"][..], "--trigger is for"),
+        (&["--model", "poll", "--trigger", "edge"], "--trigger is for"),
+        (&["--model", "epoll", "--stack-size", "1MiB"], "--stack-size is for"),
+        (&["--protocol", "sum", "--prefix", "x"], "--prefix is for"),
+        (&["--protocol", "sum", "--delimiter", "x"], "--delimiter is for"),
+        (&["--framing", "chunk", "--delimiter", "x"], "--delimiter is for"),
+    ] {
+        assert_cannot(&[&["serve", "--listen", "127.0.0.1:0"], args].concat(), part);
+    }
     assert_cannot(&["serve", "--listen", "127.0.0.1:0", "--cpu", "1000"], "CPU 1000");
     assert_cannot(&["serve", "--listen", "127.0.0.1:0", "--cpu", "99999999"], "CPU 99999999");
 }

@@ -37,11 +37,19 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value = "1M", value_parser = units::some)]
     connections: u64,
     /// How many requests each connection sends when all are there
-    #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "K", default_value = "1", value_parser = requests_each)]
     requests_each: u32,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
+}
+
+/// As everywhere: 1,000 and 1k are numbers too.
+fn requests_each(text: &str) -> Result<u32, String> {
+    match units::some(text)? {
+        n @ 1..=1_000_000 => Ok(n as u32),
+        _ => Err("1,000,000 at most".to_owned()),
+    }
 }
 
 /// What a connection takes, in bytes, both of its ends and all of it: 10.0 KB of the kernel and

@@ -132,7 +132,9 @@ impl Args {
     fn check(&self, framing: FramingKind) -> Result<(), Failure> {
         let why = if self.trigger.is_some() && self.model != ModelKind::Epoll {
             "--trigger is for --model epoll"
-        } else if self.stack_size.is_some() && self.model != ModelKind::Threads {
+        } else if self.stack_size.is_some()
+            && !matches!(self.model, ModelKind::Threads | ModelKind::Blocking)
+        {
             "--stack-size is for --model threads"
         } else if self.delimiter.is_some() && framing != FramingKind::Delimiter {
             "--delimiter is for --framing delimiter"
