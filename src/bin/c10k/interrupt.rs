@@ -1,7 +1,8 @@
-//! SIGINT and SIGTERM end a measurement early: the verb prints what it has measured and exits with
-//! status 130. A second signal ends the process at once.
+//! SIGINT, SIGTERM and SIGHUP end a measurement early: the verb prints what it has measured and exits
+//! with status 130. A second signal ends the process at once. A SIGHUP that is ignored, as `nohup(1)`
+//! has it, stays ignored.
 //!
-//! Both signals are blocked and read from a descriptor. The loops of a load look there ten times a
+//! The signals are blocked and read from a descriptor. The loops of a load look there ten times a
 //! second, when they report progress; whoever blocks in a read waits with [`wait_readable`]. A
 //! terminal sends SIGINT to its whole foreground process group: forked workers inherit the blocked
 //! signals and end early too, as when their parent sends them SIGTERM. Programs that are started
@@ -26,7 +27,7 @@ static SIGNALS: OnceLock<(Signals, u32)> = OnceLock::new();
 /// The first signal that came.
 static CAME: OnceLock<&'static str> = OnceLock::new();
 
-/// Blocks both signals. Call it before there is another thread or process, and before files are
+/// Blocks the signals. Call it before there is another thread or process, and before files are
 /// created that an interruption must not leave empty.
 ///
 /// # Errors
@@ -37,7 +38,7 @@ pub(crate) fn watch() -> Result<(), Failure> {
     Ok(())
 }
 
-/// The signal that has come, `"SIGINT"` or `"SIGTERM"`; the first if there were several.
+/// The signal that has come, `"SIGINT"`, `"SIGTERM"` or `"SIGHUP"`; the first if there were several.
 ///
 /// Reads the descriptor, until one has come.
 pub(crate) fn came() -> Option<&'static str> {
