@@ -91,10 +91,13 @@ fn connections_stay_from_trial_to_trial() {
 fn replaced_connections_send() {
     let server = Server::start(&EPOLL, &[]);
     let args = ["--connections", "2", "--churn", "2", "--duration", "100ms"];
-    let args = [&args[..], &["--find-rate", "p99<1h"]].concat();
+    let args = [&args[..], &["--find-rate", "p50<1us"]].concat();
     let found = report(&load(&server.addr().to_string(), &args));
-    let trials = found["trials"].as_array().unwrap();
-    assert!(trials.iter().all(|trial| trial["requests_per_s"].as_f64() > Some(0.0)), "{found:#}");
+    // At lower rates than this one, none may be due in the time.
+    let all = found["trials"].as_array().unwrap().iter();
+    let busy = all.filter(|trial| trial["rate_per_s"].as_u64() > Some(60)).collect::<Vec<_>>();
+    assert_eq!(busy.len(), 10, "{found:#}");
+    assert!(busy.iter().all(|trial| trial["requests_per_s"].as_f64() > Some(0.0)), "{found:#}");
 }
 
 /// Trials on different numbers of connections do not compare.
