@@ -110,7 +110,7 @@ pub(crate) struct Args {
     rate: Option<Rate>,
     /// Find the highest rate at which this holds, such as p99<5ms: twice as much each time, then
     /// in halves to within 5%, each for --duration, with nothing lost and nothing left waiting. A
-    /// rate fails when it has failed twice in a row, and what is found has held twice
+    /// rate fails when it has failed twice in a row, and both ends of what is found are tried again
     #[arg(long, value_name = "CONDITION", conflicts_with_all = ["rate", "requests", "requests_each", "think_time", "fail_if", "hdr", "series"])]
     find_rate: Option<Condition>,
     /// How the requests of --rate follow each other [default: constant]
