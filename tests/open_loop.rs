@@ -68,7 +68,8 @@ fn a_server_that_does_not_keep_up_makes_an_open_loop_invalid() {
         thread::sleep(Duration::from_millis(5));
         Some(line)
     });
-    let args = ["--connections", "1", "--rate", "1k", "--duration", "1s"];
+    // It waits for all of them: on a busy machine a sleep takes several times as long.
+    let args = ["--connections", "1", "--rate", "1k", "--duration", "1s", "--timeout", "5m"];
     let output = load(&slow.to_string(), &args);
     assert_eq!(output.status.code(), Some(1));
     let found = report(&output);
@@ -89,7 +90,8 @@ fn each_step_has_its_section() {
         thread::sleep(Duration::from_millis(2));
         Some(line)
     });
-    let args = ["--connections", "1", "--rate", "100:500ms,2k:500ms,100..0:500ms"];
+    let rate = "100:500ms,2k:500ms,100..0:500ms";
+    let args = ["--connections", "1", "--rate", rate, "--timeout", "5m"];
     let output = load(&slow.to_string(), &args);
     let report = complete(&output);
     let verdict = report["verdict"].as_str().unwrap();
