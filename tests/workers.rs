@@ -269,8 +269,9 @@ fn workers_that_cannot_live_are_given_up() {
     let last = stderr.lines().last().unwrap();
     assert!(last.starts_with("c10k: the workers fail again and again (exit status 1)"), "{last}");
     // Five tries for one of them, and at most as many for the other.
-    let failures =
-        stderr.matches("cannot make a timer for the loop (timerfd_create): Too many").count();
+    // Which call fails depends on the descriptors that it has inherited.
+    let failed = |line: &&str| line.contains("ERROR") && line.contains("Too many open files");
+    let failures = stderr.lines().filter(failed).count();
     assert!((5..=10).contains(&failures), "{failures} tries:\n{stderr}");
 }
 
